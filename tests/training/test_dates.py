@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -76,10 +76,22 @@ def test_a_date_that_cannot_be_read_is_refused_in_one_line(
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "bucket"), [("s3://b/rows/", "b"), ("s3:///rows/", ""), ("s3://my lake/", "my lake")]
+)
+def test_what_is_no_name_of_a_bucket_is_refused(path: str, bucket: str) -> None:
+    assert dates.problem(path) == (
+        f"{bucket!r} is not the name of a bucket, which has 3 to 63 letters, digits, dots and "
+        "hyphens"
+    )
+    assert dates.problem("s3://Old_lake.1/") == ""
+
+
 @pytest.fixture
-def dated(account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Aws]:
-    """Return the account with this data.path, on a fixed day."""
-    monkeypatch.setattr(artifacts, "today", lambda: NEW_YEAR)
+def dated(account: Aws) -> Callable[[str], Aws]:
+    """Return the account with this data.path, on a day to which its clock was moved."""
+    noon = datetime(NEW_YEAR.year, NEW_YEAR.month, NEW_YEAR.day, 12, tzinfo=UTC)
+    object.__setattr__(account, "ahead", (noon - datetime.now(UTC)).total_seconds())
 
     def made(path: str) -> Aws:
         object.__setattr__(account.settings.data, "path", path)
