@@ -159,10 +159,8 @@ def test_a_window_is_hashed_by_content_and_read_by_the_job(
 
 @pytest.mark.parametrize("name", ["../../code/preprocess.py", "a/../../../x.csv", "/etc/x.csv"])
 def test_an_object_whose_name_leaves_its_folder_is_refused_by_run_and_by_the_job(
-    dated: Callable[[str], Aws], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    dated: Callable[[str], Aws], tmp_path: Path, name: str
 ) -> None:
-    import boto3
-
     aws = dated("data/none.csv")
     aws = dated(f"s3://{aws.bucket}/churn/days/day={{today-1..today}}/")
     key, job = f"day=2027-01-02/{name}", tmp_path / "data"
@@ -172,9 +170,8 @@ def test_an_object_whose_name_leaves_its_folder_is_refused_by_run_and_by_the_job
     job.mkdir()
     days = {"addresses": [f"s3://{aws.bucket}/churn/days/day=2027-01-02/"]}
     (job / source.WINDOW).write_text(json.dumps(days))
-    monkeypatch.setattr(boto3, "client", lambda *_, **__: aws.s3)
     with pytest.raises(DataError, match="outside of its folder: rename the object"):
-        source._download(job, "0" * 64)
+        source._download(aws.s3, job, "0" * 64)
     assert list(job.iterdir()) == [job / source.WINDOW]
 
 
