@@ -263,8 +263,7 @@ def _started(
 def _upload(place: Place, found: list[Path], console: Console) -> int:
     """Upload the parts that are not there, and return how many there are."""
     there, total, new = place.keys(place.input), 0, 0
-    key = place.stage.parameters.get("KmsKeyArn")
-    encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
+    encryption = objects.encryption(place.stage.parameters.get("KmsKeyArn"))
     for total, part in enumerate(batch_rows.parts(found), 1):
         if (name := _part(total)) in there:
             continue
