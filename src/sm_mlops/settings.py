@@ -136,6 +136,11 @@ class Project:
         """Return the URL of the GitHub repository."""
         return f"https://{self.git_host}/{self.github}"
 
+    def resource_tags(self, stage: str = "") -> dict[str, str]:
+        """Return the tags of the project's resources, or of those of one of its stages."""
+        found = {"project": self.project, "owner": self.owner}
+        return found | ({"stage": stage} if stage else {})
+
     @property
     def uses_key(self) -> bool:
         """Return whether CI signs in with the access key of an IAM user.

@@ -281,7 +281,7 @@ class Project(Part):
             return []
         todo: list[tuple[str, str, Callable[[], Any]]] = []
         tags = {
-            **tagging.of(self.aws.settings.project),
+            **self.aws.settings.project.resource_tags(),
             "sagemaker:project-name": self.name,
             "sagemaker:project-id": found.identifier,
         }

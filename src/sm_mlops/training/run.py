@@ -279,7 +279,7 @@ def ensure_model_package_group(aws: Aws) -> None:
         sagemaker.create_model_package_group(
             ModelPackageGroupName=group,
             ModelPackageGroupDescription=f"Versions of {aws.settings.project.project}",
-            Tags=tags.rows(tags.of(aws.settings.project)),
+            Tags=tags.rows(aws.settings.project.resource_tags()),
         )
 
 
@@ -295,7 +295,7 @@ def upsert(aws: Aws, definition: str, name: str = "", purpose: str = "") -> int:
         "PipelineDefinition": definition,
         "RoleArn": aws.settings.role_arn(aws.account),
     }
-    own = tags.rows(tags.of(aws.settings.project))
+    own = tags.rows(aws.settings.project.resource_tags())
     if not exists(aws.sagemaker.describe_pipeline, PipelineName=request["PipelineName"]):
         description = purpose or f"Trains the model of {aws.settings.project.github}"
         aws.sagemaker.create_pipeline(**request, PipelineDescription=description, Tags=own)
