@@ -98,9 +98,7 @@ class Credential(Part):
             raise MlopsError(f"there is no secret {SECRET}; create the platform first")
         if found or not self._source():
             return
-        value = self.new(tell)
-        self.store(value)
-        tell(f"{'stored':<12} {WHAT}: {value.origin}")
+        self.store(self.new(tell), tell)
 
     def new(self, tell: Tell) -> Value:
         """Return a credential from the first available source, tried. Raise MlopsError."""
@@ -113,7 +111,7 @@ class Credential(Part):
             raise MlopsError(f"there is no new {WHAT}: {self._variables()}")
         return self._asked(self.ask, tell)
 
-    def store(self, value: Value) -> None:
+    def store(self, value: Value, tell: Tell) -> None:
         """Write it. At every moment the tag names at least what the value needs of the trigger."""
         client = self.aws.client("secretsmanager")
         wider = "app" in value.kinds or kind(self.aws) != "app"
@@ -128,6 +126,7 @@ class Credential(Part):
             )
         if not wider:
             client.tag_resource(SecretId=SECRET, Tags=tags)
+        tell(f"{'stored':<12} {WHAT}: {value.origin}")
 
     @property
     def _by_jenkins(self) -> bool:
