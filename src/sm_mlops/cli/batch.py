@@ -28,7 +28,6 @@ def predict(
         typer.Argument(
             metavar="INPUT",
             help="A file (.csv, .jsonl, .parquet), a folder of them, or an address in S3.",
-            show_default=False,
         ),
     ],
     target: Annotated[
@@ -36,7 +35,6 @@ def predict(
         typer.Argument(
             metavar="OUTPUT",
             help="A file with one of these endings, or a folder, here or in S3.",
-            show_default=False,
         ),
     ],
     stage: Annotated[
@@ -47,7 +45,6 @@ def predict(
         str,
         typer.Option(
             help="Instance type of the job; by default the first that the version supports.",
-            show_default=False,
         ),
     ] = "",
     again: Annotated[
