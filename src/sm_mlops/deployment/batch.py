@@ -38,11 +38,7 @@ LEFT = timedelta(days=7)
 
 
 class Interrupted(Exception):
-    """The command was interrupted while the job `name` goes on."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    """The command was interrupted while the job, whose name this has, goes on."""
 
 
 @dataclass(frozen=True)
