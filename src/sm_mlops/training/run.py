@@ -7,14 +7,15 @@ import json
 import math
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import filesize
 
-from sm_mlops import commit, dates, executions, quotas, roles, tags
+from sm_mlops import commit, dates, executions, quotas, tags
 from sm_mlops.aws import DENIED, Aws, exists, ignoring, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.executions import Execution
@@ -38,6 +39,8 @@ DESCRIPTION = re.compile(
     rf"({re.escape(executions.REASON)}.*)?"
 )
 LONGEST_VALUE = 1024  # of StartPipelineExecution
+ROLE_SECONDS, ROLE_ATTEMPTS = 15.0, 4
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None], reason: str = "")
     say(f"commit     {at}")
     if at.endswith("-dirty"):
         say("           uncommitted changes: this version cannot be rebuilt from its commit alone")
-    pipeline_version = roles.awaited(lambda: upsert(aws, wanted.compiled.definition), say)
+    pipeline_version = awaited(lambda: upsert(aws, wanted.compiled.definition), say)
     values = {
         "DataHash": wanted.data.digest,
         "Commit": at,
@@ -164,7 +167,7 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None], reason: str = "")
         "PipelineParameters": [{"Name": name, "Value": value} for name, value in values.items()],
     }
     begin = partial(answered, aws.sagemaker.start_pipeline_execution, **request)
-    answer = roles.awaited(begin, say)
+    answer = awaited(begin, say)
     arn = str(answer["PipelineExecutionArn"])
     say(f"execution  {arn}")
     return arn
@@ -281,6 +284,25 @@ def ensure_model_package_group(aws: Aws) -> None:
             ModelPackageGroupDescription=f"Versions of {aws.settings.project.project}",
             Tags=tags.rows(aws.settings.project.resource_tags()),
         )
+
+
+def awaited(attempt: Callable[[], Answer], say: Callable[[str], None]) -> Answer:
+    """Return what `attempt` returns; repeat it while SageMaker cannot assume a role that is new.
+
+    A role that nobody trusts gets the service's own error after that. Source (of "eventual
+    consistency"): https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
+    """
+    from botocore.exceptions import ClientError
+
+    for _ in range(ROLE_ATTEMPTS - 1):
+        try:
+            return attempt()
+        except ClientError as error:
+            if "assume role" not in str(error):
+                raise
+            say("waiting    SageMaker cannot assume the pipeline's role yet")
+            time.sleep(ROLE_SECONDS)
+    return attempt()
 
 
 def upsert(aws: Aws, definition: str, name: str = "", purpose: str = "") -> int:
