@@ -314,11 +314,8 @@ class Platform(Part):
 
     def _upload(self, found: Found, tell: Tell) -> None:
         """Upload the files that are missing below the prefix, and those whose content differs."""
-        bucket, prefix, files = (
-            found.outputs["ArtifactBucket"],
-            self._assets.prefix,
-            self._files(found),
-        )
+        prefix, files = self._assets.prefix, self._files(found)
+        bucket = found.outputs["ArtifactBucket"]
         missing, other = content.differing(self.aws, bucket, prefix, files)
         for name in (*missing, *other):
             # SageMaker's S3 template provider shows templates with this tag in Studio.
@@ -488,9 +485,6 @@ class Retry(Part):
     """A part that lets the platform act again after the credential's: an App needs the layer."""
 
     platform: Platform
-
-    def look(self) -> list[Item]:
-        return []
 
     def act(self, tell: Tell) -> None:
         self.platform.act(tell)

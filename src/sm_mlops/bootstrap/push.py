@@ -73,8 +73,11 @@ class Push(Part):
             if not self._origin():
                 self._run("remote", "add", REMOTE, address)
                 tell(f"{'added':<12} remote {REMOTE} {address}")
-            # Before the push: its answer may be lost, and then nothing is left to do.
-            self._follow()
+            # Before the push: its answer may be lost, and then nothing is left to do. This lets
+            # `git pull` and `git push` use the remote, as `push -u` would.
+            if self._git("config", f"branch.{BRANCH}.remote").returncode:
+                self._run("config", f"branch.{BRANCH}.remote", REMOTE)
+                self._run("config", f"branch.{BRANCH}.merge", f"refs/heads/{BRANCH}")
         self._push(address)
         if not self.sandbox:
             self._run("update-ref", f"refs/remotes/{REMOTE}/{BRANCH}", f"refs/heads/{BRANCH}")
@@ -177,12 +180,6 @@ class Push(Part):
         rows = [one_line(row) for row in said.splitlines() if row.strip()]
         errors = [row for row in rows if row.startswith(("fatal:", "error:", "remote:", "!"))]
         return f"{line}: git says {(errors or rows or ['nothing'])[0]}"
-
-    def _follow(self) -> None:
-        """Let `git pull` and `git push` use the remote, as `push -u` would."""
-        if self._git("config", f"branch.{BRANCH}.remote").returncode:
-            self._run("config", f"branch.{BRANCH}.remote", REMOTE)
-            self._run("config", f"branch.{BRANCH}.merge", f"refs/heads/{BRANCH}")
 
     def _run(self, *arguments: str) -> None:
         done = self._git(*arguments)
