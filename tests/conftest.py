@@ -1,6 +1,5 @@
 """Fixtures and options of all tests; what tests import is in support/."""
 
-import functools
 import gc
 import logging
 import os
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import botocore.session
 import pytest
 
 import github_description
@@ -27,8 +25,8 @@ from sm_mlops.sandbox.github.routing import Request
 
 # Their loggers are watched.
 LIBRARIES = {"boto3", "botocore", "github", "logging", "sm_mlops"}
-# Fixtures that make a test slow.
-STARTS_PROCESSES = {"elsewhere", "play"}
+# Fixtures that make a test slow, as whatever takes a tenth of a second is.
+SLOW = {"account", "bake", "elsewhere", "play"}
 # By file; each has a story of minutes, or a run of other tests.
 SLOWEST = {"test_loop.py", "test_rendered.py", "test_workflows_act.py", "test_workflows_run.py"}
 
@@ -37,8 +35,6 @@ SLOWEST = {"test_loop.py", "test_rendered.py", "test_workflows_act.py", "test_wo
 gc.disable()
 # A shell that starts this in the background ignores Ctrl-C, which tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Sessions of one process read a service's model once.
-botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +50,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if STARTS_PROCESSES & set(getattr(item, "fixturenames", ())):
+        if SLOW & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     if not config.pluginmanager.hasplugin("randomly"):
         # One worker begins with what takes longest; the others never wait for it at the end.

@@ -186,11 +186,13 @@ def test_the_layer_is_the_same_twice_and_has_what_runs_only(
     ]
 
 
+@pytest.mark.slow
 def test_a_package_that_is_not_the_pinned_one_is_refused(tmp_path: Path, pinned: list[str]) -> None:
     lock(pinned[0][:-4] + "0000", pinned[1])
     assert "signs==1.0" in refusal(tmp_path) and "hash mismatch" in refusal(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_lock_without_hashes_is_refused(tmp_path: Path, pinned: list[str]) -> None:
     lock("signs==1.0", pinned[1])
     assert "must have a hash" in refusal(tmp_path) and "signs==1.0" in refusal(tmp_path)
@@ -206,6 +208,7 @@ def test_a_package_for_another_machine_is_refused(
     assert "native" in refusal(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_unreachable_index_is_reported_without_its_address(
     tmp_path: Path, pinned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

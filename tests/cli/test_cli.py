@@ -152,6 +152,7 @@ def test_an_unreachable_account_is_one_line(repo: Repo) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_output_is_one_line(repo: Repo) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")

@@ -673,6 +673,7 @@ def complaints(service: str, operation: str, request: dict[str, Any]) -> str:
     return str(ParamValidator().validate(request, shape).generate_report())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", ["canary", "linear", "all-at-once"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_aws_s_own_calls_take_what_the_template_says(kind: str, shift: str) -> None:

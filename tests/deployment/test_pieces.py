@@ -130,6 +130,7 @@ def ask(repo: Repo, model: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     return asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_trains_can_be_asked_with(
     ask: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -56,6 +56,7 @@ def test_tags_of_a_stage_are_those_of_its_stack(repo: Repo) -> None:
         assert stages.load(repo.settings(), "staging").tags == own | given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("section", ["Tags", "Parameters"])
 def test_hostile_tags_and_parameters_are_refused_in_a_line_that_is_only_shown(

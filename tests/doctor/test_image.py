@@ -58,6 +58,7 @@ def own(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
     return repo
 
 
+@pytest.mark.slow
 def test_an_image_of_sagemakers_needs_no_check(repo: Repo) -> None:
     assert look(repo).detail == "SageMaker's XGBoost 3.2-0"
 
@@ -68,6 +69,7 @@ def test_in_the_sandbox_it_says_what_stands_for_an_image_of_the_teams(own: Repo)
     assert found.detail == f"{OWN}: the sandbox installs environment.txt instead"
 
 
+@pytest.mark.slow
 def test_an_image_must_exist_and_the_pipelines_role_must_be_allowed_to_pull_it(own: Repo) -> None:
     with mock_aws():
         ecr = boto3.client("ecr", region_name="eu-west-1")

@@ -413,6 +413,7 @@ def test_only_the_push_is_given_a_token(told: Told) -> None:
             }, arguments
 
 
+@pytest.mark.slow
 def test_no_command_starts_a_program_with_all_it_was_given() -> None:
     """Each says which variables, so that whoever adds one thinks of tokens."""
     for file in (ROOT / "src" / "sm_mlops").rglob("*.py"):

@@ -46,6 +46,8 @@ from platform_case import (
     train,
 )
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).resolve().parents[2] / "src" / "sm_mlops"
 # Names that begin, or begin and end, like each other, and like a project with its stage.
 PAIRS = [

@@ -87,6 +87,7 @@ def test_it_changes_the_stages_that_run_there(stage: str, other: str) -> None:
     assert not stages
 
 
+@pytest.mark.slow
 def test_it_reaches_nothing_of_another_project_and_finds_no_way_to_more() -> None:
     for project in ("churn-eu", "fraud"):
         works = (*here(project, "staging"), *training(project), *jobs(project))

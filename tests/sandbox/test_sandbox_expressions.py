@@ -76,6 +76,7 @@ def test_what_cannot_be_resolved_says_why(expression: dict[str, Any], message: s
         resolve(expression, SCOPE)
 
 
+@pytest.mark.slow
 def test_a_result_has_the_type_named_in_the_request() -> None:
     request = {
         "HyperParameters": {"rounds": {"Get": "Parameters.Rounds"}},

@@ -80,6 +80,7 @@ def test_an_interrupted_making_leaves_nothing_half(locks: Path, tmp_path: Path) 
     assert (folder / "tiny-1" / "ready").is_file()
 
 
+@pytest.mark.slow
 def test_a_missing_python_is_said(
     locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,8 @@ from sandbox_cases import BUCKET, REGION, policy
 from sandbox_iam_case import Account, allow, error
 from sm_mlops.sandbox import Server, client
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

@@ -101,6 +101,7 @@ def test_a_name_that_leads_here_is_not_the_sandbox_s(server: Server, name: str) 
         assert ask(server, Host=name)[0] == 421
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text/plain", FORM, "multipart/form-data; boundary=x", ""])
 @pytest.mark.parametrize(
     ("body", "headers"),
@@ -127,6 +128,7 @@ def test_what_nobody_has_signed_changes_nothing(
     assert aws.client("cloudformation").describe_stacks()["Stacks"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     ["/moto-api/reset", "/moto-api/data.json", "/latest/meta-data/", f"/{BUCKET}",
@@ -176,6 +178,7 @@ def test_a_length_that_is_none_is_refused_everywhere(
     assert ask(server, "POST", path, Content_Length=length)[0] == 400
 
 
+@pytest.mark.slow
 def test_a_web_identity_needs_a_token_of_the_sandbox_s_github(server: Server) -> None:
     status, text, _ = ask(
         server, "POST", "/", urlencode({"Action": "AssumeRoleWithWebIdentity", "RoleSessionName":

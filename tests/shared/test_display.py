@@ -84,6 +84,7 @@ def test_a_cell_is_shown_and_not_obeyed_however_it_is_folded(text: str, width: i
     assert "[bold]x[/]" in STYLED.sub("", said)
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_no_text_is_obeyed_and_printable_text_stays_what_it_is(text: str) -> None:
     is_only_shown(printed(text))

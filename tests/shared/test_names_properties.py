@@ -267,6 +267,7 @@ def test_another_projects_alarms_are_not_mistaken_for_leftovers_of_a_stage() -> 
 # Named with a new number each time.
 
 
+@pytest.mark.slow
 @CHECKED
 @given(st.from_regex(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,63}", fullmatch=True))
 @example("w" * 64)

@@ -68,6 +68,7 @@ def test_words_and_numbers_of_yaml_mean_what_they_look_like(repo: Repo) -> None:
     assert found.hyperparameters == {"eta": "5e-2", "lambda": "1.50"}
 
 
+@pytest.mark.slow
 def test_the_jobs_read_mlops_yaml_as_the_tool_does(repo: Repo, tmp_path: Path) -> None:
     more = "decimal: comma, changed_columns: stop, checks: {a: {allowed: [1.10, no, 2], stop: no}}"
     write(repo, WRITTEN.replace("positive: yes", f"positive: 1.10, {more}"))

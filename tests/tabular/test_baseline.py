@@ -136,6 +136,7 @@ def trained_on(tmp_path_factory: pytest.TempPathFactory) -> baseline.Baseline:
     return found
 
 
+@pytest.mark.slow
 def test_preprocess_summarizes_the_raw_training_rows(trained_on: baseline.Baseline) -> None:
     assert trained_on.rows == 280
     kinds = {column.name: column.kind for column in trained_on.columns}
@@ -204,6 +205,7 @@ def test_the_constraints_of_the_quality_know_which_direction_is_worse(
     }
 
 
+@pytest.mark.slow
 def test_ten_million_rows_are_held_in_less_than_a_megabyte() -> None:
     columns = [Column("n", "number"), Column("t", "text"), Column("f", "text")]
     summarizer, random = Summarizer(columns), np.random.default_rng(3)

@@ -36,6 +36,7 @@ def table(rows: int = 40, **columns: Any) -> dict[str, list[Any]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(datasets.ALL))
 def test_the_task_of_every_data_set_is_inferred(case: Case, name: str) -> None:
     generate, target, task = datasets.ALL[name]
@@ -428,6 +429,7 @@ def split_part(case: Case, data: dict[str, list[Any]]) -> np.ndarray:
     return preprocess.split(target, preprocess.Settings("hours"))
 
 
+@pytest.mark.slow
 def test_the_schema_is_strict_json(case: Case) -> None:
     case.prepare(case.write(datasets.passengers(rows=200)), "Survived")
     text = (case.folder / "out" / "preprocessor" / "schema.json").read_text()

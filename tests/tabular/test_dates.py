@@ -96,6 +96,7 @@ def test_a_number_that_may_be_no_milliseconds_is_refused_and_says_how_to_write_d
         seconds(prepared(case, NAIVE), written)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -185,6 +185,7 @@ def test_what_features_may_not_return_is_named_in_one_line(case: Case, name: str
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_an_exception_of_features_in_training_is_named_with_file_and_line(case: Case) -> None:
     code = case.folder / "code"
     shutil.copytree(MODEL, code)

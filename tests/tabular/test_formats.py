@@ -136,6 +136,7 @@ def test_json_that_is_not_rows_is_named(case: Case, content: str, said: str) -> 
     assert str(error.value).isprintable()
 
 
+@pytest.mark.slow
 def test_texts_of_json_are_not_numbers_in_some_rows_only(case: Case) -> None:
     many = "".join(
         json.dumps({"a": str(i) if i >= 65_536 else i, "mpg": i}) + "\n" for i in range(70_010)
@@ -160,6 +161,7 @@ def test_excels_own_first_line_names_the_delimiter(case: Case) -> None:
         case.prepare(case.text(f"sep=;\na|b;y\n{rows}7\n"), "y")
 
 
+@pytest.mark.slow
 def test_the_end_of_a_file_decides_about_its_encoding(case: Case) -> None:
     text = "farbe,y\n" + "rot,a\nblau,b\n" * 100_000 + "grün,a\n" * 200
     path = case.folder / "data.csv"
@@ -175,6 +177,7 @@ STARTS = [
 ]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from sm_mlops.tabular import kinds
 
@@ -25,5 +26,6 @@ def hashes(rows: int) -> int:
     return Counted.hashed
 
 
+@pytest.mark.slow
 def test_codes_that_are_mostly_numbers_take_linear_work() -> None:
     assert 0 < hashes(4000) <= 2.1 * hashes(2000)

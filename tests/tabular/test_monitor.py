@@ -33,6 +33,8 @@ from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.monitor import Settings
 from sm_mlops.tabular.windows import Window
 
+pytestmark = pytest.mark.slow
+
 render = monitor_report.render
 
 

@@ -125,6 +125,7 @@ def test_the_setting_decides_about_a_column_that_nothing_else_does(
     assert served(found, "x", ["5.678"]) == [5678 if setting == "comma" else 5.678]
 
 
+@pytest.mark.slow
 def test_whole_numbers_far_up_do_not_hide_thousands_further_down(case: Case) -> None:
     x = [*range(1, 60_000), "1.234", "2.345"]
     path = case.text("x;z;y\n" + rows_of(x, ["0,5", *["1"] * 60_000], (LABELS * 1501)[:60_001]))
@@ -160,6 +161,7 @@ NUMBERS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

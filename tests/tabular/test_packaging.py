@@ -142,6 +142,7 @@ def test_what_was_packed_packs_the_same_again(model: Path, tmp_path: Path) -> No
     assert done.stdout.split() == list(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "said"),
     [

@@ -110,6 +110,7 @@ def test_a_broken_file_would_be_noticed(broken: str) -> None:
         parse(broken)
 
 
+@pytest.mark.slow
 def test_jenkins_gets_a_jenkinsfile_and_nothing_of_github(repo: Rendered) -> None:
     assert all(repo.has_file(name) for name in FILES)
     assert not (repo.path / ".github").exists()

@@ -73,6 +73,7 @@ def test_each_choice_is_recorded(bake: Bake, name: str, choice: str) -> None:
     assert f'"{choice}"' in bake(**{name: choice}).text("pyproject.toml")
 
 
+@pytest.mark.slow
 def test_nothing_of_the_template_is_left_in_a_render(combination: Rendered) -> None:
     verbatim = json.loads((ROOT / "cookiecutter.json").read_text())["_copy_without_render"]
     for name, content in combination.files().items():

@@ -98,6 +98,7 @@ def test_the_lock_satisfies_the_rendered_repo_s_dependencies(default: Rendered) 
             assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
 
 
+@pytest.mark.slow
 def test_no_file_knows_the_machine_it_was_written_on(template: Path) -> None:
     home = re.escape(str(Path.home()))
     place = re.escape(str(ROOT))
@@ -112,6 +113,7 @@ def test_no_file_knows_the_machine_it_was_written_on(template: Path) -> None:
         assert not any(proxy in text for proxy in proxies if proxy), name
 
 
+@pytest.mark.slow
 def test_no_file_names_another_place_for_packages(template: Path) -> None:
     addresses = re.compile(
         r"https?://(?:[^@/\s]+@)?([a-z0-9.-]+)[^\s]*/simple|--(extra-)?index-url \S", re.I
@@ -180,6 +182,7 @@ def test_every_action_is_pinned_by_commit_and_leaves_no_credentials() -> None:
                     assert step["with"]["persist-credentials"] is False
 
 
+@pytest.mark.slow
 def test_the_clean_copy_holds_what_a_clone_would(tmp_path: Path) -> None:
     copy = clean_copy(tmp_path / "copy")
     for name in ("cookiecutter.json", "hooks/pre_gen_project.py", f"{RENDERED.name}/Makefile"):
@@ -187,6 +190,7 @@ def test_the_clean_copy_holds_what_a_clone_would(tmp_path: Path) -> None:
     assert not (copy / ".git").exists() and not (copy / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_ruff_leaves_nothing_in_the_folder_that_is_rendered(tmp_path: Path) -> None:
     """Its cache there could not be rendered."""
     copy = clean_copy(tmp_path / "clone")

@@ -58,6 +58,7 @@ def operations() -> Iterator[tuple[str, str, str]]:
             yield service, operation, about.renamed.get(operation, operation)
 
 
+@pytest.mark.slow
 def test_the_sandbox_asks_for_the_resources_that_aws_asks_for() -> None:
     aws = definitions()
     wrong = []

@@ -480,6 +480,7 @@ PUSHED = (HEAD + ONE + "      - {run: echo}\n").replace(
 )
 
 
+@pytest.mark.slow
 def test_a_push_starts_what_its_branch_matches(hub: Repository, clone: Clone) -> None:
     assert [run.workflow for run in hub.push(clone(it=PUSHED))] == ["it"]
     assert hub.push(clone(**{"mlops.yaml": "x"}), branch="other") == []
@@ -501,6 +502,7 @@ def test_a_pull_request_runs_for_its_merge_into_the_base(hub: Repository, clone:
     assert run.event.payload["pull_request"]["head"]["repo"]["full_name"] == "acme/churn"
 
 
+@pytest.mark.slow
 def test_a_fork_sees_no_secret_and_may_write_nothing(hub: Repository, clone: Clone) -> None:
     hub.secrets["KEY"] = "s3cret"
     text = PUSHED.replace("{contents: read}", "{pull-requests: write, id-token: write}")

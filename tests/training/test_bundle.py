@@ -45,6 +45,7 @@ def test_a_key_that_mlops_yaml_does_not_have_is_refused(repo: Repo, key: str) ->
         bundle.collect(repo.settings(), "preprocess.py", reads=[key])
 
 
+@pytest.mark.slow
 def test_its_name_changes_with_its_own_code_and_settings_alone(repo: Repo) -> None:
     def digest(settings: object = None) -> str:
         return bundle.collect(repo.settings(), "preprocess.py", reads=READS).digest
@@ -68,6 +69,7 @@ def test_line_ends_of_another_system_do_not_count(repo: Repo) -> None:
     assert bundle.collect(repo.settings(), "train.py").digest == before
 
 
+@pytest.mark.slow
 def test_the_archive_is_always_the_same_bytes_and_holds_the_files(repo: Repo) -> None:
     first, second = (
         bundle.collect(repo.settings(), "train.py", also=["inference.py"]) for _ in range(2)

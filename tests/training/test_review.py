@@ -159,6 +159,7 @@ def test_a_metric_of_the_team_s_own_is_compared_in_its_direction() -> None:
     assert "**cost**, at most 1, " in review_report._row("cost", cost, Gate("cost", 1.0))
 
 
+@pytest.mark.slow
 @given(text=st.text(min_size=1))
 def test_no_name_of_a_metric_breaks_out_of_its_cell(text: str) -> None:
     row = review_report._row(text, entry(0.5, 0.4), Gate())
@@ -281,6 +282,7 @@ def test_commits_that_only_the_base_has_are_counted(repo: Repo) -> None:
     assert reviews.behind(repo.root, second) == 1
 
 
+@pytest.mark.slow
 def test_the_merge_that_ci_checks_out_is_named_by_the_commit_that_was_merged(
     repo: Repo, tmp_path: Path
 ) -> None:

@@ -260,6 +260,7 @@ def built(template: Path) -> tuple[str, dict[str, bytes]]:
     return wheel.from_source(template)
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_what_hatchling_would_put_there(
     template: Path, built: tuple[str, dict[str, bytes]], tmp_path: Path
 ) -> None:
@@ -425,6 +426,7 @@ def test_doctor_and_bootstrap_say_when_workflows_cannot_get_the_tool(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["--version"])
 def test_the_command_prints_its_version_outside_any_repo(tmp_path: Path, name: str) -> None:
     done = run("python", "-m", "sm_mlops", name, cwd=tmp_path)
@@ -447,6 +449,7 @@ def test_a_bundle_without_metadata_still_imports_the_package(tmp_path: Path) -> 
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_vendor_pins_the_tool_that_is_installed(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "repo").root
     (repo / "tool.txt").write_text(f"sm-mlops @ git+{ADDRESS}@{'a' * 40}\n")
