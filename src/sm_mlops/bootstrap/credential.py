@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from github import Auth, GithubException
+from github import Auth
 
 from sm_mlops.aws import Aws, described
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
-from sm_mlops.github import GitHub
+from sm_mlops.github import GitHub, allowing
 from sm_mlops.redaction import quiet
 
 # The name in platform.yml.
@@ -239,12 +239,8 @@ class Credential(Part):
             )
         # GitHub checks the permission before it looks for the workflow.
         place = f"{found.url}/actions/workflows/{_NO_WORKFLOW}/dispatches"
-        with hub.doing(f"let {origin} start workflows of {name}"):
-            try:
-                hub.ask("POST", place, {"ref": "main"})
-            except GithubException as error:
-                if error.status not in (404, 422):
-                    raise
+        with hub.doing(f"let {origin} start workflows of {name}"), allowing(404, 422):
+            hub.ask("POST", place, {"ref": "main"})
 
 
 def _read_key(file: str) -> str:

@@ -15,12 +15,10 @@ from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import urlsplit
 
-from github import GithubException
-
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.commit import git
 from sm_mlops.errors import MlopsError, one_line
-from sm_mlops.github import GitHub
+from sm_mlops.github import GitHub, allowing
 from sm_mlops.settings import Settings
 
 BRANCH = "main"
@@ -108,15 +106,12 @@ class Push(Part):
         return f"there is no commit on {BRANCH}", commands
 
     def _is_there(self, found: Any) -> bool:
-        with self.hub.doing(f"show the branch {BRANCH} of {found.full_name}"):
-            try:
-                found.get_branch(BRANCH)
-            except GithubException as error:
-                # GitHub answers 409 for a repository without a commit.
-                if error.status not in (404, 409):
-                    raise
-                return False
-        return True
+        what = f"show the branch {BRANCH} of {found.full_name}"
+        # GitHub answers 409 for a repository without a commit.
+        with self.hub.doing(what), allowing(404, 409):
+            found.get_branch(BRANCH)
+            return True
+        return False
 
     def _origin(self) -> str:
         return self._git("remote", "get-url", REMOTE).stdout.strip()
