@@ -323,7 +323,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where)
     if hint == mlops_yaml.Rules:
-        return _column_checks(value)
+        try:
+            return mlops_yaml.column_checks(value)
+        except ValueError as error:
+            raise _invalid(str(error)) from error
     return _hyperparameters(value) if hint == dict[str, str] else _scalar(hint, value, where)
 
 
@@ -370,13 +373,6 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     names = {int: whole, float: whole, str: "text", bool: "true or false"}
     expected = " or ".join(dict.fromkeys(name for kind, name in names.items() if kind in allowed))
     raise _invalid(f"{where} must be {expected}, not {value!r}")
-
-
-def _column_checks(value: Any) -> mlops_yaml.Rules:
-    try:
-        return mlops_yaml.column_checks(value)
-    except ValueError as error:
-        raise _invalid(str(error)) from error
 
 
 def _unquoted(text: str, allowed: tuple[Any, ...]) -> Any:
