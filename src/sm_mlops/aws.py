@@ -171,11 +171,13 @@ class Aws:
 
     def log_lines(self, group: str, **request: Any) -> list[str]:
         """Return the messages of a CloudWatch log group, oldest first; [] without the group."""
+        pages = self.client("logs").get_paginator("filter_log_events")
         with ignoring("ResourceNotFoundException"):
-            events = self.pages(
-                "filter_log_events", "events", "logs", logGroupName=group, **request
-            )
-            return [event["message"].rstrip("\n") for event in events]
+            return [
+                event["message"].rstrip("\n")
+                for page in pages.paginate(logGroupName=group, **request)
+                for event in page["events"]
+            ]
         return []
 
 
