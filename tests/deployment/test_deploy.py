@@ -541,6 +541,11 @@ def test_a_stage_in_another_account_needs_its_share_and_then_runs_there(
         assert done.returncode == 0, done.stderr
         tested = command("smoke", "far")
         assert tested.returncode == 0, tested.stdout
+        slow = command("smoke", "far", "--latency-limit", "0")
+        assert slow.returncode == 1
+        assert "far: 1 of 9 checks failed" in slow.stderr
+        assert "try it      mlops invoke far\n" in slow.stderr
+        assert "its log     mlops logs --stage far\n" in slow.stderr
         assert endpoints.describe(here.aws, "churn-far") is None, "it runs there, not here"
         removed = command("destroy", "far", "--yes")
         assert removed.returncode == 0, removed.stderr

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from generated import RENDERED, TREE, questions, tree
 from rendering import ROOT, Bake, Rendered, baked, mypy_cache
 from sm_mlops.cli.main import app
+from workflow_judges import assert_mlops_takes
 
 CHOICES = [
     (name, choice)
@@ -28,6 +30,9 @@ ANSWERS = {
     "aws_region": "eu-central-1",
     "sagemaker_project": "churn-eu",
 }
+# What the README names and the first command or a person makes.
+LATER = {".sandbox/", "data/", "model/requirements.txt"}
+SUFFIXES = {".json", ".lock", ".production", ".py", ".toml", ".txt", ".yaml", ".yml"}
 
 
 @pytest.fixture(scope="session", params=[{}, *({n: c} for n, c in CHOICES)], ids=str)
@@ -47,11 +52,33 @@ def test_the_rendered_repo_has_its_main_files(default: Rendered, name: str) -> N
     assert default.has_file(name)
 
 
-def test_the_readmes_name_only_commands_that_exist(default: Rendered) -> None:
+def test_the_readmes_name_only_commands_that_exist(combination: Rendered) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for readme in (default.text("README.md"), (ROOT / "README.md").read_text(encoding="utf-8")):
+    for readme in (combination.text("README.md"), (ROOT / "README.md").read_text(encoding="utf-8")):
         named = set(re.findall(r"\bmlops (?:--sandbox )?([a-z]+)\b", readme))
         assert len(named) > 1 and not named - set(commands)
+
+
+def test_the_readme_of_a_repo_is_short(combination: Rendered) -> None:
+    lines = combination.text("README.md").splitlines()
+    assert len(lines) <= 120 and max(map(len, lines)) <= 200
+
+
+def test_each_command_in_the_readme_of_a_repo_can_be_run_as_it_stands(
+    combination: Rendered,
+) -> None:
+    readme, targets = combination.text("README.md"), combination.text("Makefile")
+    found = re.findall(r"(?m)(?:^|`)mlops (?:--sandbox )?([a-z][^`#\n]*)", readme)
+    assert len(found) > 10
+    assert_mlops_takes(shlex.split(line) for line in found if "--help" not in line)
+    for target in re.findall(r"(?m)(?:^|`)make ([a-z-]+)", readme):
+        assert f"\n{target}: " in targets, target
+
+
+def test_the_readme_of_a_repo_names_only_files_that_exist(combination: Rendered) -> None:
+    for name in re.findall(r"`((?:[\w.-]*/)*[\w.-]*)`", combination.text("README.md")):
+        if name not in LATER and ("/" in name or Path(name).suffix in SUFFIXES):
+            assert list(combination.path.glob(f"**/{name}")), name
 
 
 def test_answers_appear_where_they_are_used(bake: Bake) -> None:

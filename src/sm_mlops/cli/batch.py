@@ -61,6 +61,15 @@ def predict(
     cannot be predicted are in `<name>.errors.jsonl` beside it, with the reason; the exit code is 3
     then. After an interruption the same command continues.
 
+    **On a schedule**, with or without an endpoint, if `infra/STAGE.json` has
+
+    `"Batch": {"Schedule": "cron(0 5 * * ? *)", "Input": "s3://...", "Output": "s3://.../"}`
+
+    `Input` has JSON Lines, not compressed. A folder of `Output`, named after the time, gets each
+    row with its prediction, or why it has none, as `SageMakerOutput`. The stage's role reads
+    `PROJECT/batch/STAGE/input/` and writes `PROJECT/batch/STAGE/output/` of the bucket; for other
+    folders, set `ExecutionRoleArn`.
+
     **Examples**
 
     - `mlops predict customers.csv predictions.csv`

@@ -61,9 +61,10 @@ def smoke(
     - `mlops smoke production --latency-limit 200 --json`
     """
     with connected(context) as aws:
+        chosen = stages.load(aws.settings, stage)
         checks = smoke_test.smoke(
             aws,
-            stages.load(aws.settings, stage),
+            chosen,
             model_package_arn or None,
             tolerance=tolerance,
             latency_limit=latency_limit,
@@ -80,6 +81,9 @@ def smoke(
         if good and checks[-1].name == smoke_test.PREDICTIONS:
             line = f"{stage} has its model; nothing was predicted"
         tell(out if good else err, line, "green" if good else "red")
+        if failed and chosen.kind != "batch":
+            tell(err, f"try it      {aws.command} invoke {stage}")
+            tell(err, f"its log     {aws.command} logs --stage {stage}")
     _summarize(stage, good, checks)
     if not good:
         raise typer.Exit(1)

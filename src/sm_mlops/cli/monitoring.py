@@ -47,7 +47,8 @@ def monitor(
     """Show what the checks of a stage have found, or check it now.
 
     `monitoring` in mlops.yaml says which stages are checked, when, and against which limits. With
-    `--run`, the exit code is 1 if a limit is exceeded.
+    `--run`, the exit code is 1 if a limit is exceeded. Labels that come later go to
+    `PROJECT/labels/STAGE/` in the bucket: CSV with the columns inference_id, row (from 0), label.
 
     **Examples**
 
