@@ -26,7 +26,7 @@ import psutil
 import pyarrow as pa
 
 from sm_mlops.tabular import baseline, rows
-from sm_mlops.tabular.baseline import Baseline, Predictions, Quality, Summarizer
+from sm_mlops.tabular.baseline import Baseline, Predicted, Quality, Summarizer
 from sm_mlops.tabular.schema import Column, Schema
 
 NUMBERS = [f"number_{i}" for i in range(15)]
@@ -84,11 +84,10 @@ def write(folder: Path, size: int) -> int:
     summarizer.add(rows.typed(SCHEMA, table))
     found = baseline.of(SCHEMA, summarizer)
     p = random.random(10_000)
-    shares = {n: baseline.order_statistics(v) for n, v in (("no", 1 - p), ("yes", p))}
-    classes = {"no": int((p < 0.5).sum()), "yes": int((p >= 0.5).sum())}
-    predicted = Predictions(len(p), classes, shares)
-    quality = Quality({"auc": 0.83}, [])
-    Baseline(found.schema, found.rows, found.columns, predicted, quality).save(
+    predicted = Predicted(SCHEMA)
+    predicted.add(np.stack([1 - p, p], axis=1))
+    quality = Quality({"auc": 0.83})
+    Baseline(found.schema, found.rows, found.columns, predicted.summary(), quality).save(
         folder / "b/baseline"
     )
     pieces, truths = _pieces(random)

@@ -34,8 +34,15 @@ def problem(path: str, *, isolated: bool = False) -> str:
         return ""
     if odd := re.search(r"\{[^{}]*\}?|\}", _PLACE.sub("", path)):
         return f"{odd[0]} is no date; write {{today}}, {{today-1}} or {{today-6..today}}"
-    if "{" in path.removeprefix("s3://").partition("/")[0]:
+    bucket = path.removeprefix("s3://").partition("/")[0]
+    if "{" in bucket:
         return "the name of a bucket holds no date"
+    # Old buckets have names that new ones may not have.
+    if not re.fullmatch(r"[A-Za-z0-9._-]{3,255}", bucket):
+        return (
+            f"{bucket!r} is not the name of a bucket, which has 3 to 63 letters, digits, dots and "
+            "hyphens"
+        )
     if sum(bool(place[2]) for place in _PLACE.finditer(path)) > 1:
         return "only one {...} may name several days; write them as {today-6..today:%Y/%m/%d}"
     for place in _PLACE.finditer(path):

@@ -25,10 +25,10 @@ from sm_mlops import dates, images, schedules, tags
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.schedules import Monitoring, Retraining
 from sm_mlops.tabular import measures, mlops_yaml
+from sm_mlops.tabular.text import visible
 
 _OWN = ", or a function of model/evaluate.py under @higher_is_better or @lower_is_better"
 TASKS = ("auto", "binary", "multiclass", "regression")
-
 SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one has
 # A pattern of instance types; the sandbox judges by the same file.
 _LOCAL_STORAGE = Path(__file__).with_name("local_storage.txt")
@@ -225,8 +225,9 @@ def find_root(start: Path) -> Path:
     raise SettingsError(f"no mlops.yaml in {start} or above it: run mlops inside a model repo")
 
 
-def load(root: Path) -> Settings:
-    """Return the settings of the repo at `root`. Raises SettingsError with file, key and remedy."""
+def load(root: Path, *, without: tuple[str, ...] = ()) -> Settings:
+    """Return the settings of the repo at `root`; the sections `without` are as if they were not
+    there. Raises SettingsError with file, key and remedy."""
     project = _read_project(root / "pyproject.toml")
     content = _read_yaml(root / "mlops.yaml")
     _require(
@@ -237,7 +238,7 @@ def load(root: Path) -> Settings:
     _refuse_unknown(content, set(types) - {"root", "project"}, "")
     values: dict[str, Any] = {}
     for name, value in content.items():
-        if value is not None:
+        if value is not None and name not in without:
             values[name] = _typed(types[name], value, name)
     _require("data" in values, "data is missing; it needs at least path and target")
     settings = Settings(root=root, project=project, **values)
@@ -315,7 +316,8 @@ def _read_project(file: Path) -> Project:
 def _refuse_unknown(content: dict[Any, Any], known: set[str], path: str) -> None:
     for key in content:
         if key not in known:
-            raise _invalid(f"{path}{key} is unknown; {hint(str(key), sorted(known))}")
+            more = f" {schedules.BY_KIND}" if path == "monitoring.limits." else ""
+            raise _invalid(f"{path}{key} is unknown; {hint(str(key), sorted(known))}{more}")
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
@@ -402,7 +404,7 @@ def _hyperparameters(value: Any) -> dict[str, str]:
 
 
 def _invalid(message: str) -> SettingsError:
-    return SettingsError(f"mlops.yaml: {one_line(message)}")
+    return SettingsError(f"mlops.yaml: {visible(' '.join(message.splitlines()))}")
 
 
 def _require(holds: bool, message: str) -> None:

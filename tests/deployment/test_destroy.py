@@ -1,15 +1,21 @@
-"""Deleting a registry, with and without a SageMaker project that owns its group."""
+"""Deleting a registry, with and without a SageMaker project that owns its group; what of
+mlops.yaml deleting does without."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bootstrap_case import NAME, Land, land
+from repos import Repo
 from sm_mlops import projects
+from sm_mlops.aws import Aws
 from sm_mlops.bootstrap.project import Project
+from sm_mlops.cli.main import app
 from sm_mlops.deployment import destroy
+from sm_mlops.errors import MlopsError
 
 pytestmark = pytest.mark.slow
 
@@ -39,3 +45,18 @@ def test_a_registry_without_a_project_is_deleted_with_its_group(
         here.aws.sagemaker.create_model_package(ModelPackageGroupName=NAME)
         assert destroy.delete_registry(here.aws) == []
         assert groups(here) == []
+
+
+@pytest.mark.parametrize(
+    "section", ["monitoring: {stages: [gone]}", "monitoring: 3", "retraining: {schedule: daily}"]
+)
+def test_a_stage_is_deleted_whatever_mlops_yaml_says_of_checks_and_training(
+    account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    monkeypatch.chdir(repo.root)
+    (repo.root / "mlops.yaml").write_text(f"data: {{path: x, target: y}}\n{section}\n")
+    refused = CliRunner().invoke(app, ["status"])
+    assert isinstance(refused.exception, MlopsError)
+    done = CliRunner().invoke(app, ["destroy", "staging", "--yes"])
+    assert done.exit_code == 0, done.exception
+    assert "Nothing to delete, not deployed: staging" in done.output

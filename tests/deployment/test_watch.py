@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +57,7 @@ def required(repo: Repo, name: str = "production", account: str = ACCOUNT) -> st
     settings, said = repo.settings(), Console(file=io.StringIO(), width=300)
     aws: Any = SimpleNamespace(settings=settings, account=ACCOUNT, bucket=BUCKET, command="mlops")
     aws.sagemaker = SimpleNamespace(describe_pipeline=None)
+    aws.now = lambda: datetime(2028, 2, 1, tzinfo=UTC)
     there: Any = SimpleNamespace(account=account)
     work.require(aws, there, stages.load(settings, name), said)
     return said.file.getvalue()  # type: ignore[attr-defined]
@@ -95,9 +96,20 @@ def test_a_wish_that_cannot_be_fulfilled_is_refused_with_the_reason(
     ("edit", "said"),
     [
         ({"Schedule": "daily"}, r"Batch\.Schedule must be like rate"),
+        ({"Schedule": "cron(0  6 * *\n? *)"}, r"Batch\.Schedule .*, not 'cron\(0  6 \* \*\\n\? "),
+        (
+            {"Schedule": "cron(0 6 31 2 ? *)"},
+            r"Batch\.Schedule must have a day that comes, not 'cr",
+        ),
+        ({"Schedule": "cron(0 6 1 1 ? 2025)"}, r"Batch\.Schedule must have a day that comes, not"),
+        ({"Schedule": "rate(99999999999 days)"}, r"Batch\.Schedule must be at least once a year"),
         ({"Schedule": None}, r"Batch\.Schedule must be text"),
         ({"When": "x"}, r"Batch\.When is unknown"),
         ({"Input": "rows/"}, r"Batch\.Input must be like s3://bucket/folder/"),
+        (
+            {"Input": "s3://b/rows/"},
+            r"Batch\.Input must be like .*, a bucket of 3 to 63 characters",
+        ),
         ({"Input": ROWS + 'x"'}, r"Batch\.Input must be like s3://"),
         ({"Output": PREDICTIONS.rstrip("/")}, r"Batch\.Output must be a folder, with / at its end"),
         ({"Output": ROWS + "out/"}, r"Batch\.Output is below Batch\.Input"),
@@ -111,6 +123,28 @@ def test_a_batch_that_could_not_run_is_refused(repo: Repo, edit: Any, said: str)
     with pytest.raises(MlopsError, match=rf"infra/production\.json: {said}") as refused:
         required(repo)
     assert "\n" not in str(refused.value)
+
+
+def test_a_schedule_whose_last_day_has_passed_is_not_created(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = "cron(0 6 31 1 ? 2027-2028)"
+    repo.configure(monitoring={"stages": ["production"]}, retraining={"schedule": ended})
+    with pytest.raises(MlopsError) as refused:
+        required(repo)
+    assert str(refused.value) == (
+        f"mlops.yaml: retraining.schedule must have a day that comes, not '{ended}'"
+    )
+    # One that has been there does not keep the next version away.
+    there = SimpleNamespace(parameters={"RetrainExpression": ended})
+    monkeypatch.setattr(stacks, "describe", lambda *_: there)
+    required(repo)
+    monkeypatch.undo()
+    repo.configure(retraining={"schedule": None})
+    repo.stage("production", Parameters={}, Batch=NIGHTLY | {"Schedule": ended})
+    monkeypatch.setattr(stacks, "describe", lambda *_: None)
+    with pytest.raises(MlopsError, match=r"production\.json: Batch\.Schedule must have a day"):
+        required(repo)
 
 
 def test_a_role_of_its_own_reads_and_writes_where_it_may(repo: Repo) -> None:

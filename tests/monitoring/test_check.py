@@ -135,6 +135,11 @@ def test_a_check_names_what_drifted_and_is_followed_to_its_verdict(
         shown = CliRunner().invoke(app, ["monitor", "staging"]).output
         identifier = re.findall(r"execution/(\w+)", why)[0]
         log = CliRunner().invoke(app, ["logs", "Check", "--execution", identifier]).output
+        here.put("churn/executions/1/evaluation/baseline.json", b"{")
+        failed, _ = check(here, "2026-11-28T07:00")
+        told = CliRunner().invoke(app, ["monitor", "staging"]).output.splitlines()
+        hint = re.findall(r"; mlops (logs --execution \w+)$", told[1])[0]
+        reason = CliRunner().invoke(app, hint.split()).output
     assert (fine, drifted) == (0, 1), good + why
     uploads = [
         text.startswith("monitor    pipeline churn-monitor uploaded\n") for text in (good, why)
@@ -147,3 +152,7 @@ def test_a_check_names_what_drifted_and_is_followed_to_its_verdict(
     assert "age" in violation and violation.removeprefix("Violation: ") in log
     assert all(text.endswith("report     mlops monitor staging --report\n") for text in (why, good))
     assert shown.splitlines()[0].startswith("staging: drift of age")
+    # The older result stays, and a line says that the newest check has none.
+    assert failed != 0 and told[0].startswith("staging: drift of age")
+    assert re.match(r"the newest check failed 20\d\d-\d\d-\d\d \d\d:\d\d UTC: Check: ", told[1])
+    assert "JSONDecodeError" in reason and "Check failed: " in reason

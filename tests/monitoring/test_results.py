@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,12 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from repos import Repo
+from sm_mlops import executions
 from sm_mlops.aws import Aws
 from sm_mlops.cli.main import app
 from sm_mlops.deployment.status import Running, Status, table
 from sm_mlops.errors import MlopsError
+from sm_mlops.executions import Execution, Step
 from sm_mlops.monitoring import results
 
+PIPELINE = "arn:aws:sagemaker:eu-west-1:123456789012:pipeline/churn-monitor"
 END = datetime(2026, 11, 28, 6, tzinfo=UTC)
 DRIFT = {"kind": "drift", "column": "amount", "value": 0.4, "limit": 0.15, "version": "3"}
 
@@ -168,6 +172,75 @@ def test_a_stage_is_named_where_several_are_checked(checked: Aws, repo: Repo) ->
     repo.configure(monitoring={"stages": ["staging", "production"]})
     assert told("--report") == (2, "name one stage: staging, production")
     assert told()[1].count("never checked") == 2
+
+
+# Of a stage: status, the step that failed, whether that one is a job's.
+BROKEN = ("Failed", Step("Check", "Failed", kind="ProcessingJob", job="j"))
+NO_JOB = ("Failed", Step("Check", "Failed", reason="no quota\nfor ml.m5.large"))
+VIOLATED = ("Failed", Step("Violation", "Failed", kind="Fail"))
+FINE = ("Succeeded", Step("Check", "Succeeded"))
+RUNNING, STOPPED = ("Executing", FINE[1]), ("Stopped", FINE[1])
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what lets these checks have run, each with its stage, the newest first."""
+
+    def made(*checks: tuple[str, tuple[str, Step]]) -> None:
+        known = {f"{PIPELINE}/execution/e{n}": check for n, check in enumerate(checks)}
+
+        def summaries(aws: Aws, pipeline: str) -> Iterator[dict[str, Any]]:
+            assert pipeline == "churn-monitor"
+            for arn, (_, (status, _step)) in known.items():
+                yield {
+                    "PipelineExecutionArn": arn,
+                    "PipelineExecutionStatus": status,
+                    "StartTime": END + timedelta(minutes=30),
+                }
+
+        def describe(aws: Aws, arn: str) -> Execution:
+            status, step = known[arn][1]
+            return Execution(arn, status, "", (step,))
+
+        monkeypatch.setattr(executions, "summaries", summaries)
+        monkeypatch.setattr(executions, "describe", describe)
+        monkeypatch.setattr(executions, "log_lines", lambda *_: [])
+        job = {"ExitMessage": "monitoring of production:\nAccess Denied"}
+        monkeypatch.setattr(executions, "_described", lambda *_: job)
+        monkeypatch.setattr(results, "_checks", lambda _, arn: known[arn][0])
+
+    return made
+
+
+WHEN = "the newest check failed 2026-11-28 06:30 UTC"
+
+
+@pytest.mark.parametrize(
+    ("checks", "said"),
+    [
+        ([BROKEN, FINE], f"{WHEN}: Check: monitoring of production: Access Denied; "
+                         "mlops logs --execution e0"),
+        ([RUNNING, STOPPED, BROKEN], f"{WHEN}: Check: monitoring of production: Access Denied; "
+                                     "mlops logs --execution e2"),
+        ([NO_JOB], f"{WHEN}: Check: no quota for ml.m5.large"),
+        ([FINE, BROKEN], ""),
+        ([VIOLATED, BROKEN], ""),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_a_check_that_failed_is_said_in_one_line_with_the_way_to_its_reason(
+    checked: Aws, ran: Callable[..., None], checks: list[Any], said: str
+) -> None:
+    write(checked, content(0))
+    ran(("staging", BROKEN), *(("production", check) for check in checks), ("production", FINE))
+    said = said.replace("e0", "e1").replace("e2", "e3")
+    lines = told()[1].splitlines()
+    assert lines[0] == "production: ok since 2026-11-27 06:00 UTC"
+    assert (lines[1] == said) if said else "window (UTC)" in lines[1]
+    found = Status((Running("production", "1", "InService"),), (), None)
+    [row] = results.with_health(checked, found).stages
+    failed = f"{WHEN.removeprefix('the ')}: mlops monitor production; " if said else ""
+    assert row.health == f"{failed}ok since 2026-11-27 06:00 UTC"
 
 
 def test_status_has_the_health_of_the_stages_that_are_checked(checked: Aws) -> None:

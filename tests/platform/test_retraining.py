@@ -131,7 +131,13 @@ def test_the_reason_names_what_the_newest_check_found(
         ([(0, {"status": "ok"})], None),
         ([(0, {"status": "no requests"}), (9, {"status": "violation"})], None),
         # Late labels add a violation to a window before; the newest result stays as it is.
-        ([(0, {"status": "ok"}), (2, {"message": "auc 0.7"})], "drift: auc 0.7"),
+        (
+            [(0, {"status": "ok"}), (2, {"message": "auc 0.7", "written": NOW})],
+            "drift: auc 0.7",
+        ),
+        # A violation that was found before has had its alarm.
+        ([(0, {"status": "ok"}), (2, {"written": NOW - timedelta(hours=3)})], None),
+        ([(0, {"written": NOW - timedelta(hours=3)})], None),
         # An event that arrives late is about what was known at its time.
         ([(0, {"message": "age"}), (-1, {"status": "ok"})], "drift: age"),
         # The job puts its metrics before it has written all results.

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from function_cases import ACCOUNT, Wired, until
 from sandbox_cases import BUCKET, REGION, condition
 from sandbox_iam_case import Account, allow, error
-from schedule_expressions import ACCEPTED, REFUSED
+from schedule_expressions import ACCEPTED, NEVER, REFUSED
 from sm_mlops.sandbox import Server, clock, recurrence
 
 DAY = 86_400
@@ -56,9 +56,9 @@ def test_an_expression_is_due_when_eventbridge_scheduler_says(expression: str) -
     assert found == utc(wanted)
 
 
-def test_a_year_that_has_passed_is_never_due() -> None:
-    times = recurrence.parse("cron(0 0 1 1 ? 2020)")
-    assert times.following(utc("2026-11-29 10:00"), 0) is None
+@pytest.mark.parametrize("expression", NEVER)
+def test_an_expression_without_a_day_that_comes_is_never_due(expression: str) -> None:
+    assert recurrence.parse(expression).following(utc("2026-11-29 10:00"), 0) is None
 
 
 @pytest.mark.parametrize("expression", [*ACCEPTED, *REFUSED])
@@ -214,6 +214,10 @@ def test_what_the_role_may_not_do_fails_and_is_logged(
 TRANSFORM = "arn:aws:scheduler:::aws-sdk:sagemaker:createTransformJob"
 # What is changed in a request, and the words of the refusal.
 NOT_CREATED: dict[str, tuple[dict[str, Any], str]] = {
+    "an expression that is never due": (
+        {"ScheduleExpression": "cron(0 6 31 2 ? *)"},
+        "sandbox does not implement a ScheduleExpression that is never due",
+    ),
     "an expression": ({"ScheduleExpression": "rate(1 days)"}, "Invalid Schedule Expression"),
     "once": ({"ScheduleExpression": "at(2030-01-01T00:00:00)"}, "implement at"),
     "a time zone": ({"ScheduleExpressionTimezone": "Europe/Berlin"}, "time zone Europe/Berlin"),

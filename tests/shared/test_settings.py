@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from repos import Repo
-from schedule_expressions import ACCEPTED, REFUSED
+from schedule_expressions import ACCEPTED, NEVER, REFUSED
 from sm_mlops import bundle, schedules
 from sm_mlops import settings as mlops_settings
 from sm_mlops.settings import SettingsError
@@ -178,6 +178,11 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
                 ("monitoring: {capture: 0.5}", "monitoring.capture must be a whole number"),
                 ("monitoring: {min_rows: 0}", "monitoring.min_rows must be at least 1, not 0"),
                 ("monitoring: {limits: {numbr: {}}}", "limits.numbr is unknown; did you mean num"),
+                (
+                    "monitoring: {limits: {age: {drift: 0.2}}}",
+                    "limits.age is unknown; did you mean date? A limit is of a kind of column, not "
+                    "of one column",
+                ),
                 ("monitoring: {limits: {date: {drift: 1}}}", "date.drift is unknown; known are"),
                 ("monitoring: {limits: {text: {new: 5}}}", "text.new must be a share from 0 to 1"),
                 ("monitoring: {limits: {prediction: 0}}", "limits.prediction must be above 0"),
@@ -186,12 +191,27 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
                 ("retraining: {schedule: weekly}", "retraining.schedule must be like rate(1 day)"),
                 ("monitoring:\n  schedule: at(2026-01-01T00:00:00)", "must be like rate(1 day) or"),
                 ("monitoring: {schedule: rate(5 minutes)}", "must be at most once an hour"),
-                ("monitoring: {schedule: rate(1 days)}", "must be rate(1 day), not rate(1 days)"),
+                ("monitoring: {schedule: rate(1 days)}", "must be rate(1 day), not 'rate(1 days)'"),
                 ("monitoring:\n  schedule: cron(0 6 * * *)", "must be cron with six fields"),
                 ("monitoring:\n  schedule: cron(0 6 * * * *)", "with ? for either day-of-month or"),
                 (
                     "monitoring:\n  schedule: cron(0 24 * * ? *)",
                     "cron with hours from 0 to 23, not",
+                ),
+                ("monitoring: {schedule: rate(400 days)}", "schedule must be at least once a year"),
+                (
+                    "monitoring:\n  schedule: cron(0 6 31 2 ? *)",
+                    "monitoring.schedule must have a day that comes, not 'cron(0 6 31 2 ? *)'",
+                ),
+                (
+                    "retraining:\n  schedule: cron(0 6 1 1 ? 2025)",
+                    "retraining.schedule must have a day that comes, not 'cron(0 6 1 1 ? 2025)'",
+                ),
+                ("monitoring:\n  schedule: cron(0 6 15W * ? *)", "without W (day-of-month), not"),
+                (
+                    'monitoring:\n  schedule: "cron(0  6 * * ? *)\\n"',
+                    r"must be like rate(1 day) or cron(0 6 * * ? *), in UTC, not "
+                    r"'cron(0  6 * * ? *)\n'",
                 ),
                 (
                     "monitoring:\n  schedule: cron(0/9 6 * * ? *)",
@@ -212,7 +232,7 @@ def test_what_cannot_work_is_refused_in_one_line_that_names_it(
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("expression", [*ACCEPTED, *REFUSED])
+@pytest.mark.parametrize("expression", [*ACCEPTED, *REFUSED, *NEVER])
 def test_a_schedule_is_one_of_eventbridge_scheduler(expression: str) -> None:
     assert (schedules.not_a_schedule(expression) is None) == (expression in ACCEPTED)
 

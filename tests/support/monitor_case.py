@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from sm_mlops.tabular import baseline, metrics, rows
-from sm_mlops.tabular.baseline import Baseline, Predictions, Quality, Summarizer
+from sm_mlops.tabular.baseline import Baseline, Predicted, Quality, Summarizer
 from sm_mlops.tabular.monitor import Clients, Job, Settings
 from sm_mlops.tabular.schema import Column, Schema
 from sm_mlops.tabular.windows import Store, Window
@@ -115,14 +115,12 @@ def trained(count: int = 3000, seed: int = 0) -> Baseline:
     summarizer.add(rows.typed(SCHEMA, pa.table(people(random, count))))
     found = baseline.of(SCHEMA, summarizer)
     p = probability(people(random, count // 4))
-    classes = {"no": int((p < 0.5).sum()), "yes": int((p >= 0.5).sum())}
-    shares = {"no": baseline.order_statistics(1 - p), "yes": baseline.order_statistics(p)}
+    predicted = Predicted(SCHEMA)
+    predicted.add(np.stack([1 - p, p], axis=1))
     truth = (random.random(len(p)) < p).astype(int)
     measured = metrics.classification(truth, np.stack([1 - p, p], axis=1))
-    quality = Quality(measured, ["logloss"])
-    return Baseline(
-        found.schema, found.rows, found.columns, Predictions(len(p), classes, shares), quality
-    )
+    quality = Quality(measured)
+    return Baseline(found.schema, found.rows, found.columns, predicted.summary(), quality)
 
 
 @dataclass

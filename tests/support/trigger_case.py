@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType, SimpleNamespace
@@ -104,6 +104,7 @@ class Aws:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.written: dict[str, datetime] = {}
         self.answers: dict[str, Any] = {}
         self.published: list[dict[str, str]] = []
 
@@ -139,7 +140,8 @@ class Aws:
         body = self.objects.get(request["Key"])
         if body is None:
             return "NoSuchKey"
-        return {"Body": io.BytesIO(body), "ETag": str(hash(body))}
+        written = self.written.get(request["Key"], datetime.now(UTC))
+        return {"Body": io.BytesIO(body), "ETag": str(hash(body)), "LastModified": written}
 
     def _delete_object(self, _: str, request: dict[str, Any]) -> Any:
         self.objects.pop(request["Key"], None)
@@ -154,12 +156,15 @@ class Aws:
         page = [{"Prefix": name} for name in found[:most]]
         return {"CommonPrefixes": page, "IsTruncated": len(found) > most}
 
-    def check(self, end: datetime, status: str = "violation", **more: str) -> None:
+    def check(
+        self, end: datetime, status: str = "violation", written: datetime | None = None, **more: str
+    ) -> None:
         """Keep the result of a check of a day that ends at `end`, in production of churn."""
         window = {"start": (end - timedelta(days=1)).isoformat(), "end": end.isoformat()}
         result = {"status": status, "window": window, "digest": "0a", "message": status, **more}
         key = f"churn/monitor/production/{end:%Y-%m-%dT%HZ}/result.json"
         self.objects[key] = json.dumps(result).encode()
+        self.written[key] = written or end
 
     def _publish(self, _: str, request: dict[str, Any]) -> Any:
         if "Publish" in self.answers:

@@ -151,6 +151,26 @@ def test_values_that_do_not_fit_are_missing_and_counted_and_their_neighbors_are_
     assert misfits == {"age": 2, "since": 6}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_requests_with_headers_of_their_own_are_few_tables(end: str) -> None:
+    lines = []
+    for number in range(60):
+        order = NAMES[number % 5 :] + NAMES[: number % 5]
+        kept = order[: 5 - number % 3]
+        row = dict(zip(NAMES, CSV.split("\n")[0].split(","), strict=True)) | {"x": "7"}
+        header = ",".join([*kept, f"extra {number}"])
+        values = ",".join([*(row[name] for name in kept), "7"])
+        lines.append(answered(f"{header}{end}{values}{end}", "text/csv").encode())
+    batch = captured.read(lines, SCHEMA)
+    assert (batch.requests, batch.refused) == (60, 0)
+    assert len(batch.tables) <= 5, "each takes milliseconds"
+    typed = [captured.typed(SCHEMA, table)[0] for table in batch.tables]
+    plan = [value for each in typed for value in each["plan"].to_pylist()]
+    dropped = [n for n in range(60) if "plan" not in (NAMES * 2)[n % 5 :][: 5 - n % 3]]
+    assert (len(plan), plan.count(None)) == (60, len(dropped))
+    assert set(plan) - {None} == {EXPECTED["plan"][0].as_py()}
+
+
 def test_inputs_and_outputs_of_asynchronous_requests_are_read_by_their_form() -> None:
     for kind in ("", "binary/octet-stream"):
         for _, text in FITTING.values():

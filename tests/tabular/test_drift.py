@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from sm_mlops.tabular import drift, rows
-from sm_mlops.tabular.baseline import Predictions, Summarizer, Summary, order_statistics
+from sm_mlops.tabular.baseline import Predicted, Predictions, Summarizer, Summary
 from sm_mlops.tabular.schema import Column, Schema
 
 RANDOM = np.random.default_rng(0)
@@ -107,11 +107,15 @@ def test_a_limit_of_zero_is_exceeded_by_what_chance_does_not_explain() -> None:
         assert (each.worst > 1) == bool(expected)
 
 
+def predictions(values: Any, classes: list[str]) -> Predictions:
+    made = Predicted(Schema("binary", "y", classes, [], [], {}))
+    made.add(values)
+    return made.summary()
+
+
 def classes(shares: Any) -> Predictions:
     p = np.asarray(shares, np.float64)
-    counts = {"no": int((p < 0.5).sum()), "yes": int((p >= 0.5).sum())}
-    points = {"no": order_statistics(1 - p), "yes": order_statistics(p)}
-    return Predictions(len(p), counts, points)
+    return predictions(np.stack([1 - p, p], axis=1), ["no", "yes"])
 
 
 @pytest.mark.parametrize(("shift", "names"), [
@@ -124,7 +128,7 @@ def test_predicted_classes_and_their_probabilities_drift(shift: float, names: se
 
 def test_predicted_quantities_drift() -> None:
     def of(shift: float) -> Predictions:
-        return Predictions(1000, points=order_statistics(np.array(normal(1000, shift))))
+        return predictions(np.array(normal(1000, shift)), [])
 
     for shift, fails in ((0.0, False), (1.0, True)):
         [each] = drift.predictions(of(0.0), of(shift), 0.2)

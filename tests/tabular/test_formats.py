@@ -42,18 +42,12 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
-def stream(path: Path) -> None:
-    with pa.ipc.new_stream(path, TABLE.schema) as sink:
-        sink.write_table(TABLE)
-
-
 WRITERS: dict[str, Callable[[Path], object]] = {
     "Parquet": lambda path: pq.write_table(TABLE, path),
     "Feather": lambda path: feather.write_feather(TABLE, str(path)),
     "Feather 1": lambda path: feather.write_feather(
         TABLE.set_column(2, "day", TABLE["day"].cast(pa.string())), str(path), version=1
     ),
-    "Arrow stream": stream,
     "ORC": lambda path: orc.write_table(TABLE, str(path)),
     "JSON Lines": lambda path: path.write_bytes(LINES),
     "JSON Lines in gzip": lambda path: path.write_bytes(gzip.compress(LINES)),

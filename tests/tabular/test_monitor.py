@@ -374,16 +374,22 @@ def test_a_file_of_labels_that_cannot_be_read_is_named_and_the_others_are_read(
     stage.put(f"{start}twice.csv", "inference_id,label,label\na,yes,no\n")
     stage.put(f"{start}half.csv", "inference_id,label,row\na,yes,0.5\n")
     stage.put(f"{start}none.parquet", "no parquet")
+    for row in ("-1", "nan", "inf"):
+        stage.put(f"{start}{row}.csv", f"inference_id,label,row\n{found[0][0]},no,{row}\n")
     result = stage.check()
     assert result["quality"][0]["rows"] == 600
-    assert result["status"] == "ok" and len(result["unread"]) == 5
+    assert result["status"] == "ok" and len(result["unread"]) == 8
+    for row in ("-1", "nan", "inf", "half"):
+        value = "0.5" if row == "half" else row
+        said = f"labels in {start}{row}.csv were not read: a row is {value}; rows count from 0"
+        assert said in result["unread"]
     message = stage.verdict["message"]
     assert f"labels in {start}day.csv were not read: no column 'inference_id'" in message
     assert all("\n" not in each and len(each) < 400 for each in result["unread"])
     stage.check()
     assert len(stage.measured("Rows")) == 1
     stage.s3.delete_object(Bucket=BUCKET, Key=f"{start}day.csv")
-    assert len(stage.check()["unread"]) == 4
+    assert len(stage.check()["unread"]) == 7
     assert "labels/production/half.csv" in render(
         stage.result(UNTIL) | {"columns": [], "predictions": []}, []
     )

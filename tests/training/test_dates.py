@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -76,10 +76,22 @@ def test_a_date_that_cannot_be_read_is_refused_in_one_line(
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "bucket"), [("s3://b/rows/", "b"), ("s3:///rows/", ""), ("s3://my lake/", "my lake")]
+)
+def test_what_is_no_name_of_a_bucket_is_refused(path: str, bucket: str) -> None:
+    assert dates.problem(path) == (
+        f"{bucket!r} is not the name of a bucket, which has 3 to 63 letters, digits, dots and "
+        "hyphens"
+    )
+    assert dates.problem("s3://Old_lake.1/") == ""
+
+
 @pytest.fixture
-def dated(account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Aws]:
-    """Return the account with this data.path, on a fixed day."""
-    monkeypatch.setattr(artifacts, "today", lambda: NEW_YEAR)
+def dated(account: Aws) -> Callable[[str], Aws]:
+    """Return the account with this data.path, on a day to which its clock was moved."""
+    noon = datetime(NEW_YEAR.year, NEW_YEAR.month, NEW_YEAR.day, 12, tzinfo=UTC)
+    object.__setattr__(account, "ahead", (noon - datetime.now(UTC)).total_seconds())
 
     def made(path: str) -> Aws:
         object.__setattr__(account.settings.data, "path", path)
@@ -147,10 +159,8 @@ def test_a_window_is_hashed_by_content_and_read_by_the_job(
 
 @pytest.mark.parametrize("name", ["../../code/preprocess.py", "a/../../../x.csv", "/etc/x.csv"])
 def test_an_object_whose_name_leaves_its_folder_is_refused_by_run_and_by_the_job(
-    dated: Callable[[str], Aws], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    dated: Callable[[str], Aws], tmp_path: Path, name: str
 ) -> None:
-    import boto3
-
     aws = dated("data/none.csv")
     aws = dated(f"s3://{aws.bucket}/churn/days/day={{today-1..today}}/")
     key, job = f"day=2027-01-02/{name}", tmp_path / "data"
@@ -160,9 +170,8 @@ def test_an_object_whose_name_leaves_its_folder_is_refused_by_run_and_by_the_job
     job.mkdir()
     days = {"addresses": [f"s3://{aws.bucket}/churn/days/day=2027-01-02/"]}
     (job / source.WINDOW).write_text(json.dumps(days))
-    monkeypatch.setattr(boto3, "client", lambda *_, **__: aws.s3)
     with pytest.raises(DataError, match="outside of its folder: rename the object"):
-        source._download(job, "0" * 64)
+        source._download(aws.s3, job, "0" * 64)
     assert list(job.iterdir()) == [job / source.WINDOW]
 
 

@@ -105,18 +105,21 @@ def at_terminal() -> Callable[[str], str] | None:
     ).strip()
 
 
-def load_settings() -> mlops_settings.Settings:
-    return mlops_settings.load(mlops_settings.find_root(Path.cwd()))
+def load_settings(without: tuple[str, ...] = ()) -> mlops_settings.Settings:
+    return mlops_settings.load(mlops_settings.find_root(Path.cwd()), without=without)
 
 
 @contextmanager
-def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
+def connected(
+    context: typer.Context, *, empty: bool = False, without: tuple[str, ...] = ()
+) -> Iterator[Aws]:
     """Yield the signed-in account, or that of the sandbox, which runs until the end of the block.
 
     `context.obj` is whether to use the sandbox.
-    Unless it must be `empty`, the sandbox has what `mlops run` needs before bootstrap.
+    Unless it must be `empty`, the sandbox has what `mlops run` needs before bootstrap. The command
+    does `without` some sections of mlops.yaml.
     """
-    settings = load_settings()
+    settings = load_settings(without)
     if not context.obj:
         # The access key of a CI may only assume this role.
         yield Aws(settings, role=os.environ.get("MLOPS_ROLE", ""))

@@ -101,10 +101,13 @@ def _show(aws: Aws, chosen: list[Stage], as_json: bool) -> None:
     if as_json:
         print_json({name: [item.content for item in items] for name, items in found.items()})
         return
+    failed = results.failures(aws, found)
     for number, (name, items) in enumerate(found.items()):
         if number:
             say("")
         say(f"{name}: {results.health(items, aws.now())}")
+        if name in failed:
+            say(f"the {failed[name]}: {failed[name].why}")
         if items:
             out.print(results.table(items))
         else:

@@ -208,8 +208,9 @@ def _retrain(tour: Tour, known: set[int]) -> None:
     except MlopsError as error:
         days = tour.aws.settings.retraining.cool_down_days
         raise MlopsError(
-            f"the alarm started no training, as after one in the last {days} days: "
-            f"mlops sandbox wait {days}d, then run the tour again"
+            f"the alarm started no training. If one ran in the last {days} days: "
+            f"mlops sandbox wait {days}d, then run the tour again. Otherwise "
+            "mlops --sandbox doctor shows what is missing"
         ) from error
     reason = run["inputs"]["reason"]
     say(f"alarm       {tour.aws.settings.project.project}-{STAGE}-drift")

@@ -109,7 +109,8 @@ def destroy(
     """
     _require_consistent(stage, everything, registry, data)
     console = progress(as_json)
-    with connected(context) as aws:
+    # A wrong schedule or a stage without a file must not keep what costs money.
+    with connected(context, without=("monitoring", "retraining")) as aws:
         deletions = [work.look(aws, each) for each in work.chosen(aws, stage or None)]
         executing = work.executing(aws) if everything else []
         kept = work.kept(aws)

@@ -264,12 +264,13 @@ def _batch(given: dict[str, Any] | None, place: str) -> Batch | None:
             raise MlopsError(f"{place}: Batch.{key} must be text, not {given.get(key)!r}")
     found = Batch(given["Schedule"], given["Input"], given["Output"])
     if wrong := not_a_schedule(found.schedule):
-        raise MlopsError(f"{place}: Batch.Schedule {wrong}, not {found.schedule}")
+        raise MlopsError(f"{place}: Batch.Schedule {wrong}, not {found.schedule!r}")
     for key, address in (("Input", found.input), ("Output", found.output)):
         if not _S3.fullmatch(address):
             raise MlopsError(
-                f"{place}: Batch.{key} must be like s3://bucket/folder/, without spaces, quotes "
-                f"and the characters \\<>{{}}$, not {address!r}"
+                f"{place}: Batch.{key} must be like s3://bucket/folder/, a bucket of 3 to 63 "
+                "characters, without spaces, quotes and the characters "
+                f"\\<>{{}}$, not {address!r}"
             )
     if not found.output.endswith("/"):
         raise MlopsError(f"{place}: Batch.Output must be a folder, with / at its end")

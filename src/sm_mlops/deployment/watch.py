@@ -19,6 +19,7 @@ from sm_mlops.deployment.stages import WATCH, Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.platform import FOLDER
+from sm_mlops.schedules import not_a_schedule
 from sm_mlops.settings import Settings
 from sm_mlops.stacks import Change, Outcome, Overtaken, Stack
 
@@ -103,17 +104,19 @@ def require(aws: Aws, there: Aws, stage: Stage, console: Console) -> None:
         )
     if stage.batch and not stage.parameters.get("ExecutionRoleArn"):
         _require_places(aws, stage, place)
-    if expressions(settings, stage):
-        _require_permission(there, stage, aws.command)
+    if wanted := expressions(settings, stage):
+        present = _require_permission(there, stage, aws.command)
+        _require_future(aws, wanted, present.parameters if present else {}, place)
     if monitored:
         _tell_missing(aws, console)
 
 
-def _require_permission(there: Aws, stage: Stage, command: str) -> None:
+def _require_permission(there: Aws, stage: Stage, command: str) -> Stack | None:
+    """Return the stage's second stack. Raise MlopsError if it may not be deployed."""
     from botocore.exceptions import ClientError
 
     try:
-        stacks.describe(there, stack_name(stage))
+        return stacks.describe(there, stack_name(stage))
     except ClientError as error:
         if error_code(error) not in DENIED:
             raise
@@ -121,6 +124,21 @@ def _require_permission(there: Aws, stage: Stage, command: str) -> None:
             f"you may not deploy {stack_name(stage)}, the stage's schedules and alarm: the project "
             f"is older than this tool; update it with {command} bootstrap"
         ) from error
+
+
+def _require_future(
+    aws: Aws, wanted: Mapping[str, str], present: Mapping[str, str], place: str
+) -> None:
+    """Raise MlopsError for a new schedule that never fires; one that is there may have ended."""
+    keys = {
+        "MonitorExpression": "mlops.yaml: monitoring.schedule",
+        "RetrainExpression": "mlops.yaml: retraining.schedule",
+        "BatchExpression": f"{place}: Batch.Schedule",
+    }
+    for name, schedule in wanted.items():
+        wrong = not_a_schedule(schedule, (aws.now().year, aws.now().month))
+        if wrong and schedule != present.get(name):
+            raise MlopsError(f"{keys[name]} {wrong}, not {schedule!r}")
 
 
 def _tell_missing(aws: Aws, console: Console) -> None:

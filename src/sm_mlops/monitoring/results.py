@@ -1,4 +1,5 @@
-"""What the checks of a stage have found: read from S3, as a table and as one word of health.
+"""What the checks of a stage have found: read from S3, as a table and as one word of health; and
+which check failed, which leaves nothing in S3.
 
 Source: `tabular/monitor.py` writes `<project>/monitor/<stage>/<end of the window>/result.json`.
 """
@@ -10,18 +11,22 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from rich.table import Table
 
-from sm_mlops import display, objects
+from sm_mlops import display, executions, objects
 from sm_mlops.aws import DENIED, Aws, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.deployment.status import Status
-from sm_mlops.errors import MlopsError
+from sm_mlops.errors import MlopsError, one_line
+from sm_mlops.executions import Execution
 
 SHOWN = 10
+RECENT = 30  # executions among which the newest check of each stage is looked for
+LONGEST = 300  # characters of why a check failed
 NEVER = "never checked"
 _SAID = {
     "missing": "missing {}",
@@ -157,16 +162,68 @@ def _health(results: Sequence[Result]) -> str:
     return f"ok since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
+@dataclass(frozen=True)
+class Failure:
+    """The newest check of a stage, which failed: nothing is known about its window."""
+
+    started: datetime
+    why: str
+    """The reason, and the command that shows more."""
+
+    def __str__(self) -> str:
+        return f"newest check failed {self.started.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def failures(aws: Aws, names: Iterable[str]) -> dict[str, Failure]:
+    """Return the stages whose newest check failed, other than by a violation; none to who may not
+    ask. One that runs or was stopped says nothing."""
+    found, wanted = dict[str, Failure](), set(names)
+    with ignoring(*DENIED):
+        checks = executions.summaries(aws, aws.settings.monitor_pipeline)
+        for item in islice(checks, RECENT):
+            arn, status = item["PipelineExecutionArn"], item["PipelineExecutionStatus"]
+            if not wanted:
+                break
+            if status not in ("Succeeded", "Failed") or (name := _checks(aws, arn)) not in wanted:
+                continue
+            wanted.remove(name)
+            execution = executions.describe(aws, arn) if status == "Failed" else None
+            if execution and not execution.judged:
+                found[name] = Failure(item["StartTime"], _why(aws, execution))
+    return found
+
+
+def _checks(aws: Aws, arn: str) -> str:
+    """Return the stage that an execution checks."""
+    answer = aws.sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)
+    given = {item["Name"]: item["Value"] for item in answer["PipelineParameters"]}
+    return str(given.get("Stage", ""))
+
+
+def _why(aws: Aws, execution: Execution) -> str:
+    said = execution.reason
+    with ignoring(*DENIED):
+        said = executions.failure(aws, execution)[0]
+    said = one_line(said)
+    said = said if len(said) <= LONGEST else f"{said[:LONGEST]}..."
+    has_log = any(step.job for step in execution.steps if step.status == "Failed")
+    command = f"{aws.command} logs --execution {execution.identifier}"
+    return f"{said}; {command}" if has_log else said
+
+
 def with_health(aws: Aws, found: Status) -> Status:
     """Return the state of stages with the health of those that are checked; `unknown` where it
     cannot be read."""
-    monitored = aws.settings.monitoring.stages
+    monitored = {row.stage for row in found.stages} & set(aws.settings.monitoring.stages)
+    failed = failures(aws, monitored)
     rows = []
     for row in found.stages:
         if row.stage in monitored:
             said = "unknown"
             with ignoring(*DENIED), suppress(MlopsError):
                 said = health(last(aws, stages.load(aws.settings, row.stage)), aws.now())
+            if row.stage in failed:
+                said = f"{failed[row.stage]}: {aws.command} monitor {row.stage}; {said}"
             row = replace(row, health=said)
         rows.append(row)
     return replace(found, stages=tuple(rows))

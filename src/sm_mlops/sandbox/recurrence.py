@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 UNITS = {"minute": 60, "hour": 3600, "day": 86_400}
+MOST_SECONDS = 365 * UNITS["day"]
 RATE = re.compile(r"rate\(([1-9]\d*) (minute|hour|day)(s?)\)")
 CRON = re.compile(r"cron\((\S+) (\S+) (\S+) (\S+) (\S+) (\S+)\)")
 MONTHS, WEEKDAYS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC", "SUN MON TUE WED THU FRI SAT"
@@ -69,10 +70,12 @@ def parse(text: str) -> Rate | Cron:
     """Return what an expression means. Raises InvalidExpression."""
     rate = RATE.fullmatch(text)
     if rate:
-        count = int(rate[1])
-        if (count == 1) == bool(rate[3]):
+        if (rate[1] == "1") == bool(rate[3]):
             raise InvalidExpression("a rate of 1 has a singular unit, any other a plural one")
-        return Rate(count * UNITS[rate[2]])
+        # What AWS takes at most is in no document.
+        if len(rate[1]) > len(str(MOST_SECONDS)) or int(rate[1]) * UNITS[rate[2]] > MOST_SECONDS:
+            raise InvalidExpression("the sandbox implements no rate of more than 365 days")
+        return Rate(int(rate[1]) * UNITS[rate[2]])
     cron = CRON.fullmatch(text)
     if cron is None:
         raise InvalidExpression(f"{text} is neither rate(value unit) nor cron(six fields)")

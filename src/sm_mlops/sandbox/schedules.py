@@ -128,6 +128,9 @@ class Schedules(JsonService):
         elif known and known["ScheduleExpression"] == record["ScheduleExpression"]:
             record |= {"_begin": known["_begin"], "_after": now}
         else:
+            # AWS's documents do not say what becomes of it.
+            if recurrence.parse(record["ScheduleExpression"]).following(now, now) is None:
+                raise _refused("a ScheduleExpression that is never due")
             # A rate without StartDate begins at once.
             record |= {"_begin": int(now), "_after": int(now) - 1}
         self.store.put(SCHEDULE, arn, record)

@@ -10,14 +10,13 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sm_mlops.tabular.encoding import Floats, floats, one_chunk
-from sm_mlops.tabular.metrics import decided
+from sm_mlops.tabular.metrics import decided, thinned
 from sm_mlops.tabular.schema import Column, Schema
 
 FILE = "baseline.json"
@@ -78,8 +77,6 @@ class Quality:
 
     metrics: dict[str, float]
     """All that fit the task and are defined, by name."""
-    lower_is_better: list[str]
-    """The names of those of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +92,21 @@ class Baseline:
 
     def save(self, folder: Path) -> None:
         """Write `baseline.json`."""
-        head = {"format": FORMAT, "task": self.schema.task, "target": self.schema.target}
-        text = json.dumps(head | asdict(self), ensure_ascii=False, allow_nan=False)
+        content = {"format": FORMAT} | asdict(self)
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> Baseline | None:
     """Read `baseline.json`; return None if there is none, or it is of another format."""
-    if not (folder / FILE).exists():
-        return None
-    raw = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    file = folder / FILE
+    return parsed(file.read_bytes()) if file.exists() else None
+
+
+def parsed(content: bytes) -> Baseline | None:
+    """Return what `baseline.json` holds; None if it is of another format."""
+    raw = json.loads(content)
     if raw["format"] != FORMAT:
         return None
     schema = raw["schema"] | {"columns": [Column(**column) for column in raw["schema"]["columns"]]}
@@ -114,7 +115,7 @@ def load(folder: Path) -> Baseline | None:
         raw["rows"],
         [Summary(**column) for column in raw["columns"]],
         Predictions(**raw["predictions"]) if raw["predictions"] else None,
-        Quality(**raw["quality"]) if raw["quality"] else None,
+        Quality(raw["quality"]["metrics"]) if raw["quality"] else None,
     )
 
 
@@ -143,28 +144,29 @@ class Summarizer:
         return [column.summary() for column in self._columns]
 
 
-def order_statistics(values: Floats) -> list[float]:
-    """Return at most 1000 evenly spaced order statistics, the least and the greatest included."""
-    ordered = np.sort(values[~np.isnan(values)])
-    return [float(value) for value in ordered[_spaced(len(ordered))]]
+class Predicted:
+    """Takes (rows,) quantities or (rows, classes) probabilities."""
 
+    def __init__(self, schema: Schema) -> None:
+        self.schema, self.names = schema, schema.class_names or ["prediction"]
+        self.decided = np.zeros(len(schema.classes), np.int64)
+        self.values = Summarizer([Column(name, "number") for name in self.names])
 
-def predictions(schema: Schema, values: Floats) -> Predictions:
-    """Return what (rows,) quantities or (rows, classes) probabilities look like."""
-    if not schema.classes:
-        return Predictions(len(values), points=order_statistics(values))
-    counts = np.bincount(decided(values, schema.threshold), minlength=len(schema.classes))
-    names = schema.class_names
-    return Predictions(
-        len(values),
-        classes=dict(zip(names, counts.tolist(), strict=True)),
-        probabilities={name: order_statistics(values[:, i]) for i, name in enumerate(names)},
-    )
+    def add(self, values: Floats) -> None:
+        """Take predictions."""
+        if self.schema.classes:
+            chosen = decided(values, self.schema.threshold)
+            self.decided += np.bincount(chosen, minlength=len(self.decided))
+        columns = [pa.array(column) for column in np.atleast_2d(values.T)]
+        self.values.add(pa.Table.from_arrays(columns, self.names))
 
-
-def _spaced(size: int) -> Any:
-    """Return at most 1000 of the indices 0 to size-1, evenly spaced, with both ends."""
-    return np.linspace(0, size - 1, min(size, POINTS)).round().astype(np.int64)
+    def summary(self) -> Predictions:
+        """Return what all predictions so far look like."""
+        points = {summary.name: summary.points for summary in self.values.summaries()}
+        if not self.schema.classes:
+            return Predictions(self.values.rows, points=points["prediction"])
+        classes = dict(zip(self.names, self.decided.tolist(), strict=True))
+        return Predictions(self.values.rows, classes, points)
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ class _Numbers:
         weights = np.concatenate([np.full(len(block), weight) for block, weight in kept])
         order = np.argsort(values, kind="stable")
         ends = np.cumsum(weights[order])
-        points = values[order][np.searchsorted(ends, _spaced(present), side="right")]
+        points = values[order][np.searchsorted(ends, thinned(present, POINTS), side="right")]
         points[-1] = self.greatest
         points[0] = self.least
         return [float(point) for point in points]

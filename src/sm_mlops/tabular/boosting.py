@@ -19,9 +19,10 @@ from typing import IO, Any
 import numpy as np
 
 from sm_mlops.tabular import booster as boosters
-from sm_mlops.tabular.encoder import Encoding, Matrix
+from sm_mlops.tabular.encoder import Encoding
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.rows import Rows
+from sm_mlops.tabular.schema import write_json
 
 FILE = "model.ubj"
 NOTES = "training.json"
@@ -29,7 +30,6 @@ CHECKPOINTS = Path("checkpoints")
 CHECKPOINT = "model.ubj"
 MOST_SECONDS = 60  # of training that an interruption can lose
 SMALL = 2000  # rows; up to here one thread is faster than several
-BATCH = 65_536  # rows that XGBoost takes at a time
 OBJECTIVES = {
     "binary": ("binary:logistic", "logloss"),
     "multiclass": ("multi:softprob", "mlogloss"),
@@ -136,8 +136,7 @@ def save(model: Model, folder: Path) -> None:
     """Write model.ubj, encoding.json, and training.json for the report."""
     model.booster.save_model(folder / FILE)
     model.encoding.save(folder)
-    text = json.dumps(model.notes, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / NOTES).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / NOTES, model.notes)
 
 
 def load(folder: Path) -> Model:
@@ -202,47 +201,24 @@ def matrix(
 ) -> Any:
     """Return the encoded rows as XGBoost's matrix.
 
-    XGBoost reads them several times: they are encoded once, into the file `store`, so that memory
-    holds a batch of them and what XGBoost makes of all.
+    They are encoded into the file `store`, so that memory holds a batch of them and what XGBoost
+    makes of all.
     """
     offset, scale = standardized
-    for encoded, _ in encoding.batches(rows):
+    for encoded in encoding.batches(rows):
         store.write(encoded.data)
-    labels = ((rows.labels - offset) / scale).astype(np.float32)
-    names, types = encoding.features, encoding.types
-
-    def part(start: int) -> Matrix:
-        size = min(BATCH, len(labels) - start)
-        store.seek(4 * start * len(names))
-        content = store.read(4 * size * len(names))
-        return np.frombuffer(content, np.float32).reshape(size, len(names))
-
-    class Batches(xgboost.DataIter):
-        def __init__(self) -> None:
-            self.at = 0
-            super().__init__()
-
-        def reset(self) -> None:
-            self.at = 0
-
-        def next(self, input_data: Any) -> bool:
-            if self.at >= len(labels):
-                return False
-            input_data(
-                data=part(self.at),
-                label=labels[self.at : self.at + BATCH],
-                feature_names=names,
-                feature_types=types,
-            )
-            self.at += BATCH
-            return True
-
-    shared = {"enable_categorical": True, "nthread": parameters["nthread"]}
+    store.flush()
+    about = {
+        "data": np.memmap(store, np.float32, "r", shape=(len(rows), len(encoding.types))),
+        "label": ((rows.labels - offset) / scale).astype(np.float32),
+        "feature_names": encoding.features,
+        "feature_types": encoding.types,
+        "enable_categorical": True,
+        "nthread": parameters["nthread"],
+    }
     if parameters["tree_method"] in ("approx", "exact"):  # they take no quantized rows
-        whole = np.concatenate([part(start) for start in range(0, len(labels), BATCH)])
-        return xgboost.DMatrix(whole, labels, feature_names=names, feature_types=types, **shared)
-    bins = int(parameters.get("max_bin", 256))
-    return xgboost.QuantileDMatrix(Batches(), max_bin=bins, ref=ref, **shared)
+        return xgboost.DMatrix(**about)
+    return xgboost.QuantileDMatrix(**about, max_bin=int(parameters.get("max_bin", 256)), ref=ref)
 
 
 def boost(

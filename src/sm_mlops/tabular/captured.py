@@ -231,7 +231,23 @@ def tables_of(bodies: Sequence[Body], schema: Schema) -> tuple[list[pa.Table], i
                 unread += 1
             else:
                 tables.append(found)
-    return tables, unread
+    return _joined(tables, _names(schema)), unread
+
+
+def _joined(tables: list[pa.Table], names: list[str]) -> list[pa.Table]:
+    """Return the columns of these names, those of the same types as one table.
+
+    To type and summarize a table takes milliseconds, and each client may have its own header.
+    """
+    alike: dict[tuple[pa.DataType, ...], list[pa.Table]] = {}
+    for table in tables:
+        columns = [
+            table[name] if name in table.column_names else pa.nulls(table.num_rows, pa.string())
+            for name in names
+        ]
+        types = tuple(column.type for column in columns)
+        alike.setdefault(types, []).append(pa.table(columns, names))
+    return [pa.concat_tables(each) for each in alike.values()]
 
 
 def _parsed(
@@ -304,7 +320,7 @@ def _csv_rows(header: str, texts: list[str], schema: Schema) -> pa.Table:
             strings_can_be_null=True,
         ),
     )
-    return table.select([name for name in fields if name in names])
+    return table
 
 
 def _json_rows(kind: str, texts: list[str], schema: Schema) -> pa.Table:

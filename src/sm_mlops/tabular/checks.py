@@ -5,7 +5,7 @@ Must not know about files.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,8 @@ from sm_mlops.tabular.mlops_yaml import Rules
 from sm_mlops.tabular.numerals import POINT
 from sm_mlops.tabular.schema import Schema
 
-Found = tuple[int | None, str]
-"""Row and text of a violation; no row where it is of the column as a whole."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A violation, as `schema.json` holds it."""
-
-    column: str
-    check: str
-    text: str
-    stops: bool
+Found = tuple[int | None, str] | None
+"""Row and text of a violation, if there is one; no row where it is of the column as a whole."""
 
 
 def check(
@@ -45,63 +35,70 @@ def check(
         if column not in table.column_names:
             raise DataError(f"data.checks of mlops.yaml: there is no column '{column}'")
         for name, limit in given.items():
-            if name == "stop":
-                continue
             mark = decimals.get(column, POINT)
-            for row, what in _CHECKS[name](table[column], column, limit, mark):
+            found = _CHECKS[name](table[column], column, limit, mark) if name != "stop" else None
+            if found is not None:
+                row, what = found
                 at = "" if row is None else f", {place(row)}"
                 text = f"column '{column}'{at}: {what} (data.checks in mlops.yaml)"
                 if given.get("stop", True):
                     raise DataError(text)
-                results.append(asdict(Result(column, name, text, stops=False)))
+                results.append(_result(column, name, text, stops=False))
     return results
 
 
-def _bound(below: bool) -> Callable[[pa.ChunkedArray, str, Any, str], list[Found]]:
-    def find(values: pa.ChunkedArray, column: str, limit: float, mark: str) -> list[Found]:
-        if pa.types.is_temporal(values.type):
-            return [(None, "holds dates or times; min and max are for numbers")]
-        try:
-            numbers = encoding.numbers(values, column, decimal=mark)
-        except encoding.Misfit as error:
-            return [(error.row, f"{error.value!r} is not {error.expected}")]
-        with np.errstate(invalid="ignore"):
-            bad = np.flatnonzero(numbers < limit if below else numbers > limit)
-        side = f"below {limit:g}" if below else f"above {limit:g}"
-        more = f", and {len(bad) - 1:,} more rows" if len(bad) > 1 else ""
-        return [(int(bad[0]), f"{numbers[bad[0]]:.10g} is {side}{more}")] if len(bad) else []
-
-    return find
+def _result(column: str, check: str, text: str, *, stops: bool) -> dict[str, Any]:
+    """Return a violation, as `schema.json` holds it."""
+    return {"column": column, "check": check, "text": text, "stops": stops}
 
 
-def _allowed(values: pa.ChunkedArray, column: str, limit: list[Any], mark: str) -> list[Found]:
+def _first(bad: Any, what: Callable[[int], str]) -> Found:
+    if not len(bad):
+        return None
+    more = f", and {len(bad) - 1:,} more rows" if len(bad) > 1 else ""
+    return int(bad[0]), f"{what(bad[0])}{more}"
+
+
+def _beyond(
+    compare: np.ufunc, side: str, values: pa.ChunkedArray, column: str, limit: float, mark: str
+) -> Found:
+    if pa.types.is_temporal(values.type):
+        return None, "holds dates or times; min and max are for numbers"
+    try:
+        numbers = encoding.numbers(values, column, decimal=mark)
+    except encoding.Misfit as error:
+        return error.row, f"{error.value!r} is not {error.expected}"
+    with np.errstate(invalid="ignore"):
+        bad = np.flatnonzero(compare(numbers, limit))
+    return _first(bad, lambda row: f"{numbers[row]:.10g} is {side} {limit:g}")
+
+
+def _allowed(values: pa.ChunkedArray, column: str, limit: list[Any], mark: str) -> Found:
     codes, texts = encoding.distinct(values)
     known = {encoding.value_text(item) for item in limit}
     other = [i for i, text in enumerate(texts) if text is not None and text not in known]
     bad = np.flatnonzero(np.isin(codes, other))
-    more = f", and {len(bad) - 1:,} more rows" if len(bad) > 1 else ""
-    return [(int(bad[0]), f"{texts[codes[bad[0]]]!r} is not allowed{more}")] if len(bad) else []
+    return _first(bad, lambda row: f"{texts[codes[row]]!r} is not allowed")
 
 
-def _unique(values: pa.ChunkedArray, column: str, limit: bool, mark: str) -> list[Found]:
+def _unique(values: pa.ChunkedArray, column: str, limit: bool, mark: str) -> Found:
     codes, texts = encoding.distinct(values)
     order = np.argsort(codes, kind="stable")
     again = order[1:][(np.diff(codes[order]) == 0) & (codes[order][1:] >= 0)]
-    again = [int(row) for row in np.sort(again) if texts[codes[row]] is not None] if limit else []
-    more = f", and {len(again) - 1:,} more rows" if len(again) > 1 else ""
-    return [(again[0], f"{texts[codes[again[0]]]!r} occurs again{more}")] if again else []
+    again = [row for row in np.sort(again) if texts[codes[row]] is not None] if limit else []
+    return _first(again, lambda row: f"{texts[codes[row]]!r} occurs again")
 
 
-def _missing(values: pa.ChunkedArray, column: str, limit: float, mark: str) -> list[Found]:
+def _missing(values: pa.ChunkedArray, column: str, limit: float, mark: str) -> Found:
     codes, texts = encoding.distinct(values)
     known = np.array([*(text is not None for text in texts), False])
     share = float(1 - known[codes].mean())
-    return [(None, f"{share:.1%} is missing, more than {limit:.1%}")] if share > limit else []
+    return (None, f"{share:.1%} is missing, more than {limit:.1%}") if share > limit else None
 
 
-_CHECKS: dict[str, Callable[[pa.ChunkedArray, str, Any, str], list[Found]]] = {
-    "min": _bound(below=True),
-    "max": _bound(below=False),
+_CHECKS: dict[str, Callable[[pa.ChunkedArray, str, Any, str], Found]] = {
+    "min": partial(_beyond, np.less, "below"),
+    "max": partial(_beyond, np.greater, "above"),
     "allowed": _allowed,
     "unique": _unique,
     "missing": _missing,
@@ -123,7 +120,7 @@ def against(schema: Schema, champion: dict[str, Any], version: str) -> list[dict
             texts[name] = f"is {kinds[1]}, but {kinds[0]} in version {version}"
     stops = schema.data.get("changed_columns") == "stop"
     results = [
-        asdict(Result(name, "champion", f"column '{name}' {texts[name]}", stops))
+        _result(name, "champion", f"column '{name}' {texts[name]}", stops=stops)
         for name in sorted(texts)
     ]
     if stops and results:

@@ -36,18 +36,19 @@ MONITORING = {
 
 
 def files(baseline: Baseline, quality: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of each file by its name; `quality` is that of evaluation.json."""
+    """Return the content of each file by its name; `quality` is that of evaluation.json.
+
+    What the columns of the training rows are like, what those of requests have to be like, and
+    which values of the metrics are worse.
+    """
+    shown = [_statistics(column) for column in baseline.columns]
+    asked = [_constraints(column) for column in baseline.columns]
+    rows = {"item_count": baseline.rows}
     return {
-        "statistics": statistics(baseline),
-        "constraints": of_data(baseline),
+        "statistics": {"version": 0, "dataset": rows, "features": shown},
+        "constraints": {"version": 0, "features": asked, "monitoring_config": MONITORING},
         "evaluation-constraints": of_quality(quality),
     }
-
-
-def of_data(baseline: Baseline) -> dict[str, Any]:
-    """Return what the columns of requests have to be like."""
-    features = [_constraints(column) for column in baseline.columns]
-    return {"version": 0, "features": features, "monitoring_config": MONITORING}
 
 
 def of_quality(quality: dict[str, Any]) -> dict[str, Any]:
@@ -59,15 +60,6 @@ def of_quality(quality: dict[str, Any]) -> dict[str, Any]:
         if isinstance(entry.get("value"), float)
     }
     return {"version": 0, name.replace("_metrics", "_constraints"): limits}
-
-
-def statistics(baseline: Baseline) -> dict[str, Any]:
-    """Return what the columns of the training rows are like."""
-    return {
-        "version": 0,
-        "dataset": {"item_count": baseline.rows},
-        "features": [_statistics(column) for column in baseline.columns],
-    }
 
 
 def _operator(metric: str) -> str:

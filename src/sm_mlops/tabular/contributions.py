@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sm_mlops.tabular import booster as boosters
+from sm_mlops.tabular.metrics import thinned
 
 MOST_ROWS, FEWEST_ROWS = 1000, 10
 # Of leaves x depth squared x rows: about ten seconds of one core, measured with XGBoost 3.2.
@@ -39,8 +40,7 @@ def overview(
     rows = _affordable(booster, matrix.shape[1])
     if rows < FEWEST_ROWS:
         return {"why": "the model is too large for it"}
-    at = np.unique(np.linspace(0, len(matrix) - 1, min(rows, len(matrix))).astype(int))
-    chosen = matrix[at]
+    chosen = matrix[thinned(len(matrix), rows)]
     names, types = booster.feature_names, booster.feature_types
     data = xgboost.DMatrix(
         chosen, feature_names=names, feature_types=types, enable_categorical=True

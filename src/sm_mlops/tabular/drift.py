@@ -53,11 +53,6 @@ class Test:
     """Without values of requests: it goes into messages."""
     examples: list[str] = field(default_factory=list)
 
-    @property
-    def ratio(self) -> float:
-        """Return the value in units of its limit."""
-        return 0.0 if self.limit is None else ratio(self.value, self.limit)
-
     def fails(self, tests: int) -> bool:
         """Return whether it exceeds its limit, and not by chance among so many tests."""
         above = self.limit is not None and self.value > self.limit
@@ -82,7 +77,8 @@ class Compared:
     @property
     def worst(self) -> float:
         """Return the largest value in units of its limit."""
-        return max((test.ratio for test in self.tests), default=0.0)
+        found = (ratio(test.value, test.limit) for test in self.tests if test.limit is not None)
+        return max(found, default=0.0)
 
 
 def columns(

@@ -5,7 +5,7 @@ them the mean target of the rows with the same text. Must not know about any alg
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sm_mlops.tabular.encoded import EncodedColumn
+from sm_mlops.tabular import fitting
 from sm_mlops.tabular.encoding import Floats
 from sm_mlops.tabular.failure import DataError
+from sm_mlops.tabular.fitting import EncodedColumn
 from sm_mlops.tabular.rows import Rows
+from sm_mlops.tabular.schema import write_json
 
 FILE = "encoding.json"
 Matrix = npt.NDArray[np.float32]
@@ -47,8 +49,6 @@ class Encoding:
         Raises:
             DataError: No column varies.
         """
-        from sm_mlops.tabular import fitting
-
         outputs = fitting.target_outputs(train.schema.task, train.labels)
         folds = np.random.default_rng(0).integers(0, fitting.FOLDS, len(train))
         columns, summary, replaced, at = [], [], dict[int, Floats](), 0
@@ -73,7 +73,15 @@ class Encoding:
             for column in self.columns
             for feature in column.features
         ]
-        return feature_names(wanted)
+        table = str.maketrans({"[": "(", "]": ")", "<": "("})
+        names: dict[str, None] = {}
+        for want in wanted:
+            base = name = want.translate(table)
+            number = 2
+            while name in names:
+                name, number = f"{base} ({number})", number + 1
+            names[name] = None
+        return list(names)
 
     @property
     def types(self) -> list[str]:
@@ -93,13 +101,13 @@ class Encoding:
         text, so that no row sees its own label.
         """
         out, done = np.empty((len(rows), len(self.types)), np.float32), 0
-        for matrix, _ in self.batches(rows):
+        for matrix in self.batches(rows):
             out[done : done + len(matrix)] = matrix
             done += len(matrix)
         return out
 
-    def batches(self, rows: Rows) -> Iterator[tuple[Matrix, Rows]]:
-        """Yield `encode` and the rows themselves, a bounded number of rows at a time."""
+    def batches(self, rows: Rows) -> Iterator[Matrix]:
+        """Yield `encode`, a bounded number of rows at a time."""
         training = self._training if self._training and self._training.rows is rows else None
         size, done = len(self.types), 0
         for batch in rows.batches():
@@ -116,29 +124,14 @@ class Encoding:
             # XGBoost refuses infinity; beyond float32 counts as missing too.
             matrix[np.isinf(matrix)] = np.nan
             done += len(batch)
-            yield matrix, batch
+            yield matrix
 
     def save(self, folder: Path) -> None:
         """Write encoding.json."""
-        content = {"columns": [asdict(column) for column in self.columns]}
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / FILE, {"columns": [asdict(column) for column in self.columns]})
 
     @classmethod
     def load(cls, folder: Path) -> "Encoding":
         """Read encoding.json."""
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return cls([EncodedColumn(**column) for column in content["columns"]])
-
-
-def feature_names(wanted: Sequence[str]) -> list[str]:
-    """Return unique names without `[`, `]` and `<`, which XGBoost refuses."""
-    table = str.maketrans({"[": "(", "]": ")", "<": "("})
-    names: dict[str, None] = {}
-    for want in wanted:
-        base = name = want.translate(table)
-        number = 2
-        while name in names:
-            name, number = f"{base} ({number})", number + 1
-        names[name] = None
-    return list(names)

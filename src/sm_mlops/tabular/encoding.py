@@ -22,7 +22,6 @@ Codes = npt.NDArray[np.int64]
 BOOLEANS = {"true": 1.0, "yes": 1.0, "y": 1.0, "t": 1.0, "1": 1.0, "on": 1.0} | {
     "false": 0.0, "no": 0.0, "n": 0.0, "f": 0.0, "0": 0.0, "off": 0.0,
 }  # fmt: skip
-DATE_PARTS = ("days", "month", "day", "weekday", "hour")
 DATE_FORMATS = [
     day + time
     for day in ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%d-%b-%Y",
@@ -238,31 +237,13 @@ def _no_date(name: str, row: int, values: pa.Array, zoned: bool | None) -> Misfi
 def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
     """Parse ISO 8601 dates or timestamps, or those of `form`; null where a text is neither."""
     if form is not None and _is_clock(form):
-        return pc.coalesce(_times(text), _iso(text))
+        # Of a CSV file Arrow has read times with and without seconds, or fractions of them.
+        clock = pc.binary_join_element_wise("1970-01-01", text, " ")
+        return pc.coalesce(_iso(clock), _iso(text))
     if form is None:
         return _iso(text)
     parsed = pc.strptime(text, format=form, unit="s", error_is_null=True)
     return parsed if parsed.null_count == text.null_count else pc.coalesce(parsed, _iso(text))
-
-
-def _times(text: pa.Array) -> pa.Array:
-    """Return times of day, perhaps with seconds and their fractions, as timestamps on 1970-01-01.
-
-    Of a CSV file Arrow has read either form, so that the column's own is not known.
-    """
-    whole = pc.replace_substring_regex(text, r"\.\d+$", "")
-    # strptime uses the year 1900.
-    parsed = pc.coalesce(
-        *(
-            pc.strptime(whole, format=f, unit="us", error_is_null=True)
-            for f in ("%H:%M:%S", "%H:%M")
-        )
-    )
-    midnight = pc.strptime(pa.scalar("00:00"), format="%H:%M", unit="us")
-    micro = pc.subtract(parsed, midnight).cast(pa.int64())
-    fraction = pc.replace_substring_regex(text, r"(?s)^.*?(\.\d+)?$", r"0\1")
-    micro = pc.add(micro, pc.round(pc.multiply(fraction.cast(pa.float64()), 1e6)).cast(pa.int64()))
-    return micro.cast(pa.timestamp("us"))
 
 
 def _iso(text: pa.Array) -> pa.Array:
@@ -279,22 +260,14 @@ def _iso(text: pa.Array) -> pa.Array:
     )
 
 
-def date_part(seconds: Floats, part: str) -> Floats:
-    """Return one of DATE_PARTS: days since 1970 (a float), month 1-12, day, weekday 0-6, hour."""
-    if part == "days":
-        return seconds / 86400.0
-    if part == "hour":
-        return np.floor(seconds / 3600.0) % 24
-    days = np.floor(seconds / 86400.0)
-    if part == "weekday":
-        return (days + 3) % 7  # 1970-01-01 was a Thursday
-    missing = np.isnan(days)
-    date = np.where(missing, 0, days).astype(np.int64).astype("datetime64[D]")
-    month = date.astype("datetime64[M]")
-    value = (
-        (date - month).astype(np.int64) + 1 if part == "day" else month.astype(np.int64) % 12 + 1
-    )
-    return np.where(missing, np.nan, value.astype(np.float64))
+DATE_PARTS: dict[str, Callable[[pa.Array], Floats]] = {
+    "days": lambda dates: floats(dates.cast(pa.int64())) / 86400e6,
+    "month": lambda dates: floats(pc.month(dates)),
+    "day": lambda dates: floats(pc.day(dates)),
+    "weekday": lambda dates: floats(pc.day_of_week(dates)),
+    "hour": lambda dates: floats(pc.hour(dates)),
+}
+"""Features of dates: days since 1970, month 1-12, day, weekday 0-6 (from Monday), hour."""
 
 
 def words(texts: Sequence[str | None]) -> list[str]:

@@ -63,15 +63,17 @@ class Settings:
     slices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Champion:
     """The newest approved version: its predictions for the test rows, or why there are none."""
 
     version: str
-    predicted: metrics.Floats | None
+    predicted: metrics.Floats | None = None
     why: str = ""
     threshold: float = 0.5
     """Its own, which its endpoint decides by."""
+    process: subprocess.Popen[str] | None = None
+    """Scores it."""
 
 
 def main(folder: Path) -> None:
@@ -122,17 +124,16 @@ def evaluate(
     slices.check(settings.slices, [column.name for column in schema.columns], schema.dropped)
     explained = work / "contributions.json"
     candidate = start_scoring(folder, test, schema.target, work / "scores", explained)
-    rival = start_champion(champion, test, schema, work)
+    against = start_champion(champion, test, schema, work)
     from sm_mlops.tabular import report  # the plotting library loads while the models score
 
     truth = read_truth(test, schema)
     predicted = judge_candidate(model, candidate, work, schema, len(truth))
-    against = None
-    if rival is not None:
-        against = judge_champion(rival, work, schema, len(truth))
+    if against is not None:
+        judge_champion(against, work, schema, len(truth))
         if not waived:
             require_scored(against)
-        compare_columns(schema, rival.version, [champion, work / "champion"])
+        compare_columns(schema, against.version, [champion, work / "champion"])
     own = own_metrics(schema, truth, test, work / "scores.parquet")
     other = {}
     if against is not None and against.predicted is not None:
@@ -152,7 +153,7 @@ def evaluate(
     known.save(output)
     files = {"evaluation": quality, "gate": gate, "version": carried(schema, notes, settings)}
     for name, content in (files | constraints.files(known, quality)).items():
-        write_json(output / f"{name}.json", content)
+        schemas.write_json(output / f"{name}.json", content)
     pack(work / "scores.sample", output / "sample-payload.tar.gz")
     drivers = read_json(explained)
     page = report.render(
@@ -232,49 +233,35 @@ def judge_candidate(
     return predicted
 
 
-@dataclass(frozen=True)
-class Rival:
-    """The champion while it is scored: the process, or why there is none."""
-
-    version: str
-    process: subprocess.Popen[str] | None = None
-    why: str = ""
-    threshold: float = 0.5
-
-
-def start_champion(champion: Path | None, test: Path, schema: Schema, work: Path) -> Rival | None:
+def start_champion(folder: Path | None, test: Path, schema: Schema, work: Path) -> Champion | None:
     """Start to score the champion; return None if there is none."""
-    card = champion / "champion.json" if champion else None
-    if champion is None or card is None or not card.exists():
+    if folder is None or not (folder / "champion.json").exists():
         return None
-    version = str(json.loads(card.read_text(encoding="utf-8"))["version"])
+    version = str(read_json(folder / "champion.json")["version"])
     try:
-        folder = unpack(champion, work / "champion")
+        folder = unpack(folder, work / "champion")
     except DataError as error:
-        return Rival(version, why=str(error))
+        return Champion(version, why=str(error))
     # Of its schema, which may be of an older template, only what every template has.
-    own = json.loads((folder / schemas.FILE).read_text(encoding="utf-8"))
-    if (own["target"], own["task"] == "regression") != (
-        schema.target,
-        schema.task == "regression",
-    ):
-        return Rival(version, why=f"it predicts '{own['target']}', a {own['task']} task")
+    own = read_json(folder / schemas.FILE)
+    kinds = own["task"] == "regression", schema.task == "regression"
+    if own["target"] != schema.target or kinds[0] != kinds[1]:
+        return Champion(version, why=f"it predicts '{own['target']}', a {own['task']} task")
     process = start_scoring(folder, test, schema.target, work / "rival")
-    return Rival(version, process, threshold=own.get("data", {}).get("threshold", 0.5))
+    threshold = own.get("data", {}).get("threshold", 0.5)
+    return Champion(version, threshold=threshold, process=process)
 
 
-def judge_champion(rival: Rival, work: Path, schema: Schema, rows: int) -> Champion:
-    """Return the champion's predictions, or why there are none."""
-    version, process = rival.version, rival.process
-    if process is None:
-        return Champion(version, None, rival.why)
-    _, errors = process.communicate()
-    if why := why_not(process, errors):
-        return Champion(version, None, why)
-    predicted = read_scores(work / "rival.parquet", schema)
-    if predicted is None or len(predicted) != rows:
-        return Champion(version, None, "its predictions have other classes")
-    return Champion(version, predicted, threshold=rival.threshold)
+def judge_champion(champion: Champion, work: Path, schema: Schema, rows: int) -> None:
+    """Set the champion's predictions, or why there are none."""
+    if champion.process is None:
+        return
+    _, errors = champion.process.communicate()
+    champion.why = why_not(champion.process, errors)
+    if not champion.why:
+        champion.predicted = read_scores(work / "rival.parquet", schema)
+        if champion.predicted is None or len(champion.predicted) != rows:
+            champion.predicted, champion.why = None, "its predictions have other classes"
 
 
 def read_truth(test: Path, schema: Schema) -> Any:
@@ -383,7 +370,6 @@ def judge(
     if champion is not None and champion.predicted is not None:
         other = measure(schema, truth, champion.predicted, champion.threshold) | other_metrics
     fitting = metrics.fitting(schema.task)
-    waived = champion is not None and champion.predicted is None
     table = {}
     for name in metrics.names():
         higher = not metrics.is_lower_better(name)
@@ -401,7 +387,7 @@ def judge(
                 loss = other[name] - own[name] if higher else own[name] - other[name]
                 entry["champion"], entry["worse_by"] = other[name], max(0.0, loss)
                 entry["text"] += f" - champion version {champion.version}: {other[name]:.4f}"  # type: ignore[union-attr]
-            elif champion is not None and waived:
+            elif champion is not None and champion.predicted is None:
                 entry["text"] += f" - comparison with version {champion.version} waived"
                 entry["text"] += f": {champion.why}"
             elif champion is not None:
@@ -448,26 +434,22 @@ def completed(
 ) -> baseline.Baseline:
     """Return the baseline of the training rows, which an older model lacks, with predictions and
     their quality."""
+    predictions = baseline.Predicted(schema)
+    predictions.add(predicted)
     values = {name: gate["metrics"][name]["value"] for name in metrics.fitting(schema.task)}
     defined = {name: float(value) for name, value in values.items() if abs(value) < WORST}
     return baseline.Baseline(
         baseline.reading(schema),
         trained_on.rows if trained_on else 0,
         trained_on.columns if trained_on else [],
-        baseline.predictions(schema, predicted),
-        baseline.Quality(defined, [name for name in defined if metrics.is_lower_better(name)]),
+        predictions.summary(),
+        baseline.Quality(defined),
     )
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the content of a file, {} without one."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON, without NaN."""
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def pack(folder: Path, archive: Path) -> None:

@@ -1,17 +1,18 @@
-"""Learn from the training rows how each typed column becomes features.
+"""Learn from the training rows how each typed column becomes features, and make these of any rows.
 
 Must not know about files or about any algorithm.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sm_mlops.tabular import encoding
-from sm_mlops.tabular.encoded import EncodedColumn
-from sm_mlops.tabular.encoding import DATE_PARTS, Codes, Floats, date_part
+from sm_mlops.tabular.encoding import DATE_PARTS, Codes, Floats
 
 FOLDS = 5
 SMOOTHING = 10.0
@@ -19,6 +20,56 @@ MOST_CATEGORIES = 256  # beyond that, a column of strings counts as text
 MOST_MEANS = 50_000  # distinct texts that are kept with their mean target
 MOST_WORDS = 32
 MOST_OUTPUTS = 10  # classes with a mean of their own
+
+
+@dataclass(frozen=True)
+class EncodedColumn:
+    """How one typed column becomes features."""
+
+    name: str
+    kind: str
+    """number, boolean, date, category, text, or unused."""
+    features: list[str] = field(default_factory=list)
+    """In order: `value`; days, month...; `code`; mean.0, count, word.x..."""
+    categories: list[str] = field(default_factory=list)
+    """Code i is categories[i]; every other value has code len(categories)."""
+    means: dict[str, list[float]] = field(default_factory=dict)
+    """Text to [count, smoothed mean of the target per output] in the training rows."""
+    prior: list[float] = field(default_factory=list)
+    """The means of an unknown text."""
+
+    def parts(self, values: pa.ChunkedArray) -> list[Floats]:
+        """Return one array per feature, NaN where missing."""
+        if self.kind in ("number", "boolean"):
+            return [encoding.floats(encoding.one_chunk(values))]
+        if self.kind == "date":
+            dates = encoding.one_chunk(values)
+            return [encoding.DATE_PARTS[part](dates) for part in self.features]
+        codes, texts = encoding.coded(values)
+        if self.kind == "category":
+            code = {category: float(i) for i, category in enumerate(self.categories)}
+            found = [code.get(text, float(len(code))) for text in texts]
+            return [np.array([*found, np.nan])[codes]]
+        return [np.append(part, np.nan)[codes] for part in self._of_texts(texts)]
+
+    def _of_texts(self, texts: Sequence[str]) -> list[Floats]:
+        wordy = any(feature.startswith("word.") for feature in self.features)
+        spaced = encoding.words(texts) if wordy else []
+        unseen = [0.0, *self.prior]
+        rows = [self.means.get(text, unseen) for text in texts]
+        known = np.array(rows, np.float64).reshape(len(texts), len(unseen))
+        parts = []
+        for feature in self.features:
+            name, _, detail = feature.partition(".")
+            if name == "mean":
+                parts.append(known[:, 1 + int(detail)])
+            elif name == "count":
+                parts.append(np.log1p(known[:, 0]))
+            elif name == "word":
+                parts.append(np.array([f" {detail} " in text for text in spaced], np.float64))
+            else:
+                parts.append(encoding.MEASURES[name](texts))
+        return parts
 
 
 @dataclass(frozen=True)
@@ -46,13 +97,14 @@ def fit_column(
 
 
 def _unused(name: str, why: str, summary: dict[str, Any]) -> Fitted:
-    return Fitted(EncodedColumn(name, "unused", why=why), summary | {"kind": "unused", "note": why})
+    return Fitted(EncodedColumn(name, "unused"), summary | {"kind": "unused", "note": why})
 
 
 def _fit_number(name: str, kind: str, rows: pa.ChunkedArray) -> Fitted:
     values = encoding.floats(encoding.one_chunk(rows))
     finite = values[~np.isnan(values)]
-    summary = {"name": name, "kind": kind, **_missing(values)}
+    missing = 1 - len(finite) / max(len(values), 1)
+    summary = {"name": name, "kind": kind, "missing": missing}
     if not len(finite):
         return _unused(name, "no value in the training rows", summary)
     low, high = float(finite.min()), float(finite.max())
@@ -74,23 +126,20 @@ def _numbers_rows(values: Floats, distinct: int) -> bool:
 
 
 def _fit_date(name: str, rows: pa.ChunkedArray) -> Fitted:
-    seconds = encoding.timestamps(rows, name, None)
-    known = seconds[~np.isnan(seconds)]
-    summary = {"name": name, "kind": "date", **_missing(seconds)}
+    dates = encoding.one_chunk(rows)
+    known = dates.drop_null()
+    summary = {"name": name, "kind": "date", "missing": dates.null_count / max(len(dates), 1)}
     if not len(known):
         return _unused(name, "no value in the training rows", summary)
-    ends = [str(np.datetime64(int(s), "s")).replace("T", " ") for s in (known.min(), known.max())]
+    found = pc.min_max(known).values()
+    ends = [str(np.datetime64(end.value, "us"))[:19].replace("T", " ") for end in found]
     if all(end.endswith(" 00:00:00") for end in ends):
         ends = [end[:10] for end in ends]
-    summary |= {"distinct": len(np.unique(known)), "low": ends[0], "high": ends[1]}
-    varying = [p for p in DATE_PARTS if len(np.unique(date_part(known, p)[:100_000])) > 1]
-    if not varying and len(known) == len(seconds):
+    summary |= {"distinct": len(known.unique()), "low": ends[0], "high": ends[1]}
+    varying = [p for p, part in DATE_PARTS.items() if len(np.unique(part(known)[:100_000])) > 1]
+    if not varying and len(known) == len(dates):
         return _unused(name, "the same in every training row", summary)
     return Fitted(EncodedColumn(name, "date", varying or ["days"]), summary)
-
-
-def _missing(values: Floats) -> dict[str, Any]:
-    return {"missing": float(np.isnan(values).mean()) if len(values) else 0.0}
 
 
 def _fit_strings(

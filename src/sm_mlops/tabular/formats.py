@@ -17,20 +17,12 @@ import pyarrow.parquet as pq
 from sm_mlops.tabular.dialects import DAMAGED, opened
 from sm_mlops.tabular.failure import DataError
 
-CSV, PARQUET, ARROW, STREAM, ORC, JSON, LINES = (
-    *("CSV", "Parquet", "Arrow", "Arrow stream", "ORC", "JSON", "JSON Lines"),
-)
+CSV, PARQUET, ARROW, ORC, JSON, LINES = "CSV", "Parquet", "Arrow", "ORC", "JSON", "JSON Lines"
 _HEAD = 4096
 _BATCH = 65_536  # rows of JSON that are Python objects at a time
 _EXPORT = "export it as CSV or Parquet"
 _UNPACK = "unpack it, and name the file or folder inside"
-_BINARY = {
-    b"PAR1": PARQUET,
-    b"ARROW1": ARROW,
-    b"FEA1": ARROW,
-    b"ORC": ORC,
-    b"\xff\xff\xff\xff": STREAM,
-}
+_BINARY = {b"PAR1": PARQUET, b"ARROW1": ARROW, b"FEA1": ARROW, b"ORC": ORC}
 _REFUSED = {
     b"\xd0\xcf\x11\xe0": ("an old Excel workbook or Office document", _EXPORT),
     b"%PDF": ("a PDF document", _EXPORT),
@@ -123,25 +115,20 @@ def rows_of(file: Path, kind: str) -> int:
 
 def read(file: Path, kind: str, columns: list[str] | None = None) -> pa.Table:
     """Return the columns of a file that is not CSV: all of them, or these."""
-    if kind in (JSON, LINES):
-        table = _read_json(file, kind)
-        return table.select(columns) if columns else table
     try:
         if kind == PARQUET:
-            table = pq.ParquetFile(file).read(columns=columns)
-        elif kind == ORC:
+            return pq.ParquetFile(file).read(columns=columns)
+        if kind == ORC:
             from pyarrow import orc
 
-            table = orc.ORCFile(file).read(columns=columns)
-        elif kind == ARROW:
+            return orc.ORCFile(file).read(columns=columns)
+        if kind == ARROW:
             from pyarrow import feather
 
-            table = feather.read_table(file, columns=columns)
-        else:
-            with pa.ipc.open_stream(file) as stream:
-                table = stream.read_all()
+            return feather.read_table(file, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(file, kind, error) from error
+    table = _read_json(file, kind)
     return table.select(columns) if columns else table
 
 

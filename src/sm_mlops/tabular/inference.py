@@ -3,6 +3,7 @@
 Calls the team's `features` and `predict`. Must not know what a model is.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sm_mlops.tabular import responses, serving
 from sm_mlops.tabular import rows as typed_rows
 from sm_mlops.tabular import schema as schemas
+from sm_mlops.tabular import serving
+from sm_mlops.tabular.encoding import Misfit
 from sm_mlops.tabular.rows import Rows
+from sm_mlops.tabular.serving import RequestError
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,43 @@ def load(
 
 
 def respond(served: Served, body: str | bytes, content_type: str | None, accept: str | None) -> Any:
-    """Return the response to one request: a refusal for a client's fault."""
-    return responses.respond(
-        served.schema, lambda raw: predictions(served, raw), body, content_type, accept
-    )
+    """Return the response to one request: a refusal for a client's fault.
+
+    The refusal of one piece fails a whole batch transform job. So in a job with JSON Lines a row
+    that cannot be predicted is a line with its reason.
+    """
+    try:
+        form = serving.accepted(accept)
+        if serving.in_batch() and serving.are_lines(form.kind, content_type):
+            lines = [line for line in serving.text_of(body).split("\n") if line.strip()]
+            return serving.response(b"".join(_answers(served, lines, 1)), 200, form.kind)
+        rows = serving.rows(body, content_type, served.schema)
+        return serving.answer(predictions(served, rows), form)
+    except (RequestError, Misfit) as error:
+        return serving.refusal(error)
+
+
+def _answers(served: Served, lines: list[str], first: int) -> Iterator[bytes]:
+    """Yield a line for each line, of which the first has this number.
+
+    Halves what fails until each bad row is alone, so that a few cost little.
+    """
+    if not lines:
+        return
+    try:
+        rows = serving.rows("\n".join(lines), serving.LINES, served.schema)
+        if rows.num_rows != len(lines):
+            raise RequestError("the line is not a row of values")
+        yield serving.to_lines(predictions(served, rows))
+    except (RequestError, Misfit) as error:
+        if len(lines) > 1:
+            half = len(lines) // 2
+            yield from _answers(served, lines[:half], first)
+            yield from _answers(served, lines[half:], first + half)
+            return
+        found = serving.reason(error)
+        text = found["error"].replace("row 1", f"row {first}", 1)
+        yield json.dumps({**found, "error": text, "row": first}).encode() + b"\n"
 
 
 def predictions(served: Served, raw: pa.Table) -> serving.Predictions:

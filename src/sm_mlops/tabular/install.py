@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import venv
 from pathlib import Path
 
 if __name__ == "__main__":  # the folder of the bundle instead of this file's
@@ -49,13 +50,8 @@ def reason(output: str) -> str:
 
 def beside(folder: Path) -> str:
     """Make an environment that adds to the running one's packages, and return its Python."""
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    packages = folder / "lib" / version / "site-packages"
-    packages.mkdir(parents=True)
-    (folder / "bin").mkdir()
-    python = Path(sys.executable).resolve()
-    (folder / "pyvenv.cfg").write_text(f"home = {python.parent}\n", encoding="utf-8")
-    (folder / "bin" / "python").symlink_to(python)
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
     running = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
     lines = [f"import site; site.addsitedir({path!r})\n" for path in running]
     (packages / "running.pth").write_text("".join(lines), encoding="utf-8")

@@ -14,14 +14,11 @@ from sm_mlops.tabular.numerals import POINT, is_number
 from sm_mlops.tabular.schema import Column
 
 
-def kind_of(
-    name: str, values: pa.ChunkedArray, decimal: str = POINT
-) -> tuple[Column, pa.Array, Codes, list[str | None]]:
-    """Return the column, its values as one array and, if they are strings, the code of each row and
-    the text of each code."""
+def kind_of(name: str, values: pa.ChunkedArray, decimal: str = POINT) -> Column:
+    """Return the column. Raise DataError if it is empty in every row."""
     array = encoding.one_chunk(values)
     kind = array.type
-    codes, texts = np.empty(0, np.int64), list[str | None]()
+    empty = array.null_count == len(array)
     if encoding.is_numeric(kind) or pa.types.is_duration(kind):
         column = Column(name, "number")
     elif pa.types.is_boolean(kind):
@@ -34,8 +31,13 @@ def kind_of(
         )
     else:
         codes, texts = encoding.distinct(pa.chunked_array([array]))
+        empty = not any(texts)
         column = _typed_text(name, codes, texts, decimal)
-    return column, array, codes, texts
+    if empty:
+        raise DataError(
+            f"column '{name}' is empty in every row; fill it, or name it in data.drop of mlops.yaml"
+        )
+    return column
 
 
 def _typed_text(name: str, codes: Codes, texts: list[str | None], decimal: str) -> Column:

@@ -139,12 +139,21 @@ def _tables(name: str, content: IO[bytes]) -> Iterator[pa.Table]:
                 table = table.append_column("row", pa.nulls(table.num_rows, pa.string()))
             table = table.select(columns)
             label = _texts(table["label"])
-            row = pc.fill_null(table["row"].cast(pa.float64()).cast(pa.int64()), 0)
             ids = table["inference_id"].cast(pa.string())
-            yield pa.table([ids, label, row], columns).drop_null()
+            yield pa.table([ids, label, _rows(table["row"])], columns).drop_null()
     except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         why = " ".join(str(error).split())[:LONGEST]
         raise DataError(f"labels in {name} were not read: {why}") from error
+
+
+def _rows(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return numbers of rows, 0 where there is none. Raise ValueError for one that is none."""
+    numbers = values.cast(pa.float64())
+    whole = pc.and_(pc.is_finite(numbers), pc.equal(numbers, pc.floor(numbers)))
+    wrong = numbers.filter(pc.invert(pc.and_(whole, pc.greater_equal(numbers, 0))))
+    if len(wrong):
+        raise ValueError(f"a row is {wrong[0].as_py():g}; rows count from 0")
+    return pc.fill_null(numbers.cast(pa.int64()), 0)
 
 
 def _texts(values: pa.ChunkedArray) -> pa.ChunkedArray:

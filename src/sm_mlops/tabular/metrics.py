@@ -94,7 +94,7 @@ def own(frames: Callable[[], tuple[Any, Any, Any]]) -> dict[str, float]:
 
 def thinned(size: int, most: int = POINTS) -> Ints:
     """Return at most `most` of the indices 0 to size-1, evenly spaced, with both ends."""
-    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
+    return np.linspace(0, size - 1, min(size, most)).round().astype(np.int64)
 
 
 def _positives(truth: Bools, score: Floats) -> tuple[Floats, Floats]:
@@ -215,7 +215,12 @@ def model_quality(
     threshold: float = 0.5,
 ) -> dict[str, Any]:
     """Return the content of evaluation.json. An undefined value is the text "NaN"."""
-    compute = partial(_binary, threshold=threshold) if task == "binary" else _BY_TASK[task]
+    by_task: dict[str, Callable[[Any, Floats], dict[str, float]]] = {
+        "binary": partial(_binary, threshold=threshold),
+        "multiclass": _multiclass,
+        "regression": _errors,
+    }
+    compute = by_task[task]
     values = compute(truth, predicted)
     spread = _deviations(compute, truth, predicted)
     group: dict[str, Any] = {
@@ -317,9 +322,3 @@ def _deviations(
 
 def _finite(value: float) -> float | str:
     return float(value) if np.isfinite(value) else "NaN"
-
-
-_BY_TASK: dict[str, Callable[[Any, Floats], dict[str, float]]] = {
-    "multiclass": _multiclass,
-    "regression": _errors,
-}

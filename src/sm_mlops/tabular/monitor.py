@@ -18,7 +18,6 @@ import argparse
 import gc
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -286,15 +285,12 @@ class Job:
             return None
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         s3 = self.clients.s3
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            key = f"{key.rpartition('/')[0]}/{baseline.FILE}"
-            try:
-                answer = s3.get_object(Bucket=bucket, Key=key)
-            except s3.exceptions.NoSuchKey:
-                return None
-            (folder / baseline.FILE).write_bytes(answer["Body"].read())
-            return baseline.load(folder)
+        key = f"{key.rpartition('/')[0]}/{baseline.FILE}"
+        try:
+            answer = s3.get_object(Bucket=bucket, Key=key)
+        except s3.exceptions.NoSuchKey:
+            return None
+        return baseline.parsed(answer["Body"].read())
 
     def _measure(self, result: dict[str, Any], at: datetime | None, added: int = 0) -> None:
         """Put the metrics of a window: those of a stage's newest at the time of arrival, because an

@@ -3,9 +3,10 @@
 The same input gives the same bytes. Must not know how a result is made, or where it is kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sm_mlops.tabular import figures
 from sm_mlops.tabular.figures import BLUE, LINES, ORANGE, SMALL, figure, short
-from sm_mlops.tabular.page import document
+from sm_mlops.tabular.page import document, tiles
 from sm_mlops.tabular.page import escaped as _e
 from sm_mlops.tabular.page import table as _table
 from sm_mlops.tabular.text import number
@@ -58,7 +59,7 @@ def render(result: Result, earlier: Sequence[Result]) -> str:
     body = [
         f"<header><p>{_e(result['project'])} · {_e(span)}</p><h1>{_e(title)}</h1>",
         f"<p><b class={bad}>{state}</b> {_lead(result)}</p></header>",
-        f"<section class=tiles>{_tiles(result)}</section>",
+        _tiles(result),
         _violations(result),
         _trend([*earlier, result]),
         _quality(result),
@@ -95,23 +96,18 @@ def _lead(result: Result) -> str:
 
 
 def _tiles(result: Result) -> str:
-    worst = {name: _worst(result[name]) for name in ("columns", "predictions")}
-    tiles = [
+    cells = [
         ("Violations", f"{len(result['violations'])}", ""),
         ("Requests", f"{result['requests']:,}", f"{result['rows']:,} rows"),
-        ("Largest drift", *worst["columns"]),
-        ("Prediction drift", *worst["predictions"]),
+        ("Largest drift", *_worst(result["columns"])),
+        ("Prediction drift", *_worst(result["predictions"])),
     ]
     for each in result["quality"]:
         if each["value"] is not None:
+            name = f"{each['metric']}, version {each['version']}"
             note = f"{number(each['baseline'])} in the baseline"
-            tiles.append(
-                (f"{each['metric']}, version {each['version']}", f"{each['value']:.4g}", note)
-            )
-    return "".join(
-        f"<div><small>{_e(name)}</small><strong>{_e(value)}</strong><em>{_e(note)}</em></div>"
-        for name, value, note in tiles
-    )
+            cells.append((name, f"{each['value']:.4g}", note))
+    return tiles((_e(name), _e(value), _e(note)) for name, value, note in cells)
 
 
 def _worst(columns: Sequence[Result]) -> tuple[str, str]:
@@ -170,41 +166,38 @@ def _trend(results: Sequence[Result]) -> str:
     if len(results) < 2:
         return ""
     ends = [_time(each["window"]["end"])[5:] for each in results]
-    found = [
-        figure(
-            "Drift", "largest value in units of its limit", partial(_ratios, results, ends), TREND
-        ),
-        figure("Rows", "answered in the window", partial(_bars, results, ends), TREND),
-    ]
-    if any(each["quality"] for each in results):
-        draw = partial(_qualities, results, ends)
-        found.append(figure("Quality", "of rows with a label; dashed: the baseline", draw, TREND))
-    return f"<h2>Over {len(results)} windows</h2><section class=figures>{''.join(found)}</section>"
-
-
-def _ends(axes: Axes, ends: Sequence[str]) -> None:
     step = -(-len(ends) // 10)
     at = range((len(ends) - 1) % step, len(ends), step)
-    axes.set_xticks(at, [ends[place] for place in at])
-    axes.set_xlim(-0.5, len(ends) - 0.5)
+
+    def over(title: str, note: str, draw: Callable[[Sequence[Result], Axes], None]) -> str:
+        def drawn(axes: Axes) -> None:
+            draw(results, axes)
+            axes.set_xticks(at, [ends[place] for place in at])
+            axes.set_xlim(-0.5, len(ends) - 0.5)
+
+        return figure(title, note, drawn, TREND)
+
+    found = over("Drift", "largest value in units of its limit", _ratios)
+    found += over("Rows", "answered in the window", _bars)
+    if any(each["quality"] for each in results):
+        found += over("Quality", "of rows with a label; dashed: the baseline", _qualities)
+    return f"<h2>Over {len(results)} windows</h2><section class=figures>{found}</section>"
 
 
-def _ratios(results: Sequence[Result], ends: Sequence[str], axes: Axes) -> None:
+def _ratios(results: Sequence[Result], axes: Axes) -> None:
     for part, color in (("columns", BLUE), ("predictions", LINES[3])):
         values = [max((each["worst"] for each in r[part]), default=np.nan) for r in results]
         axes.plot(values, color=color, marker="o", ms=4, lw=1.6, label=part)
     axes.axhline(1, color=ORANGE, lw=1.2, ls="--", label="limit")
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left", ncols=3)
-    _ends(axes, ends)
 
 
-def _bars(results: Sequence[Result], ends: Sequence[str], axes: Axes) -> None:
+def _bars(results: Sequence[Result], axes: Axes) -> None:
     versions = sorted({version for each in results for version in each["versions"]}, key=int)
     bottom = np.zeros(len(results))
-    for place, version in enumerate(versions):
+    for color, version in zip(cycle(LINES), versions, strict=False):
         rows = np.array([each["versions"].get(version, 0) for each in results], float)
-        color = LINES[place % len(LINES)]
         axes.bar(range(len(rows)), rows, 0.6, bottom, color=color, label=f"version {version}")
         bottom += rows
     axes.grid(axis="x", visible=False)
@@ -213,37 +206,24 @@ def _bars(results: Sequence[Result], ends: Sequence[str], axes: Axes) -> None:
     axes.set_ylim(top=max(1.0, bottom.max()) * 1.3)
     if versions:
         axes.legend(loc="upper left", ncols=6)
-    _ends(axes, ends)
 
 
-def _qualities(results: Sequence[Result], ends: Sequence[str], axes: Axes) -> None:
-    pairs = {
-        (each["version"], each["metric"]): each["baseline"]
-        for result in results
-        for each in result["quality"]
-    }
-    for place, ((version, metric), was) in enumerate(pairs.items()):
-        values = [
-            next(
-                (
-                    each["value"]
-                    for each in result["quality"]
-                    if (each["version"], each["metric"]) == (version, metric)
-                    and each["value"] is not None
-                ),
-                np.nan,
-            )
-            for result in results
-        ]
-        color = LINES[place % len(LINES)]
-        axes.plot(
-            values, color=color, marker="o", ms=4, lw=1.6, label=f"{metric}, version {version}"
-        )
-        if was is not None:
+def _qualities(results: Sequence[Result], axes: Axes) -> None:
+    lines: dict[tuple[str, str], list[float]] = {}
+    limits: dict[tuple[str, str], float | None] = {}
+    for place, result in enumerate(results):
+        for each in result["quality"]:
+            key = each["version"], each["metric"]
+            line = lines.setdefault(key, [np.nan] * len(results))
+            line[place] = np.nan if each["value"] is None else each["value"]
+            limits[key] = each["baseline"]
+    for color, ((version, metric), values) in zip(cycle(LINES), lines.items(), strict=False):
+        label = f"{metric}, version {version}"
+        axes.plot(values, color=color, marker="o", ms=4, lw=1.6, label=label)
+        if (was := limits[version, metric]) is not None:
             axes.axhline(was, color=color, lw=1, ls="--")
     axes.margins(y=0.3)
     axes.legend(loc="lower left", ncols=3)
-    _ends(axes, ends)
 
 
 # In this window

@@ -31,6 +31,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<div class=table><table><thead><tr>{head}</tr></thead>{body}</table></div>"
 
 
+def tiles(cells: Iterable[tuple[str, str, str]]) -> str:
+    """Return a row of figures: name, value and note of each, which are HTML."""
+    body = "".join(
+        f"<div><small>{name}</small><strong>{value}</strong><em>{note}</em></div>"
+        for name, value, note in cells
+    )
+    return f"<section class=tiles>{body}</section>"
+
+
 CSS = """
 :root{--page:#f6f7f9;--card:#fff;--ink:#1f2937;--muted:#64748b;--line:#e2e8f0;--blue:#2563eb;
 --orange:#ea580c;--green:#059669;--violet:#7c3aed;--pink:#db2777;--cyan:#0891b2;--yellow:#ca8a04;

@@ -16,7 +16,6 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -201,15 +200,9 @@ def preprocess(
 
 def _column(data: Path, name: str, values: pa.ChunkedArray, decimal: str) -> Column:
     try:
-        column, array, _, texts = kind_of(name, values, decimal)
+        return kind_of(name, values, decimal)
     except DataError as error:
         raise DataError(f"{data}: {error}") from error
-    if array.null_count == len(array) or (texts and not any(texts)):
-        raise DataError(
-            f"{data}: column '{name}' is empty in every row; fill it, or name it in data.drop of "
-            "mlops.yaml"
-        )
-    return column
 
 
 def target_of(table: pa.Table, files: list[Path], settings: Settings) -> Target:
@@ -367,8 +360,8 @@ def _write(
     typed = {code: _TypedWriter(folders[code], schema) for code in (TRAIN, VALIDATION)}
     columns = list[Column]()
     summarizer = baseline.Summarizer(schema.columns)
-    for start, chunk in _chunks(table):
-        here = part[start : start + chunk.num_rows]
+    for start in range(0, table.num_rows, CHUNK):
+        chunk, here = table.slice(start, CHUNK), part[start : start + CHUNK]
         everything = rows.typed(schema, chunk)
         for code, writer in typed.items():
             mask = here == code
@@ -379,7 +372,7 @@ def _write(
                 if features is not None:
                     made = rows.derived(features, made)
                     columns = rows.columns_of(made, columns)
-                writer.write(target.values[start : start + chunk.num_rows][mask], made, columns)
+                writer.write(target.values[start : start + CHUNK][mask], made, columns)
         if np.any(here == TEST):
             test.write_table(chunk.filter(pa.array(here == TEST)).cast(raw))
     test.close()
@@ -420,7 +413,9 @@ class _TypedWriter:
             if columns:
                 made = rows.conformed(made, columns)
             label = pa.array(labels.astype(np.int64) if self.schema.classes else labels)
-            name = rows.label_name(made.column_names, self.schema.target)
+            name = self.schema.target
+            while name in made.column_names:
+                name += "_"
             made = made.add_column(0, name, label)
             if self.writer is None:
                 texts = [f.name for f in made.schema if not pa.types.is_primitive(f.type)]
@@ -429,8 +424,3 @@ class _TypedWriter:
                 )
             self.writer.write_table(made)
         self.waiting = []
-
-
-def _chunks(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-    for start in range(0, table.num_rows, CHUNK):
-        yield start, table.slice(start, CHUNK)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sm_mlops.tabular import figures, metrics
-from sm_mlops.tabular.page import document
+from sm_mlops.tabular.page import document, tiles
 from sm_mlops.tabular.page import escaped as _e
 from sm_mlops.tabular.page import table as _table
 from sm_mlops.tabular.schema import Schema
@@ -30,10 +30,6 @@ DIRECTIONS = {
     "up": "<span class=up>↑</span> rises with the value",
     "down": "<span class=down>↓</span> falls as the value rises",
     "mixed": "no single direction",
-}
-KNOWN = {
-    **dict.fromkeys(metrics.HIGHER, "higher is better"),
-    **dict.fromkeys(metrics.LOWER, "lower is better"),
 }
 
 
@@ -71,7 +67,7 @@ def render(
         f"<header><p>Model evaluation · {_e(schema.task)}</p><h1>{_e(title)}</h1>",
         f"<p>{_lead(schema, truth, predicted, gate, champion)}</p>",
         f"<p>Reason for this training: {_e(reason)}</p></header>" if reason else "</header>",
-        f"<section class=tiles>{_tiles(gate)}</section>",
+        _tiles(gate),
         f"<h2>On the test rows</h2><section class='figures{three}'>",
         *drawn,
         "</section>",
@@ -114,13 +110,13 @@ def _lead(
 
 
 def _tiles(gate: dict[str, Any]) -> str:
-    tiles = []
+    cells, ours = [], (*metrics.HIGHER, *metrics.LOWER)
     for name, entry in gate["metrics"].items():
         if entry["text"].endswith(f"does not fit a {gate['task']} task"):
             continue
         shown = "n/a" if abs(entry["value"]) >= 1e308 else metric_text(entry["value"])
         if entry["champion"] is None:
-            note = f"{entry['better']} is better" if "better" in entry else KNOWN.get(name, "")
+            note = f"{entry['better']} is better"
         else:
             state = "worse than" if entry["worse_by"] > 0 else "better than"
             state = "same as" if entry["value"] == entry["champion"] else state
@@ -128,11 +124,9 @@ def _tiles(gate: dict[str, Any]) -> str:
                 f"<span class={state.split()[0]}>{state} version {_e(gate['champion'])}</span> "
                 f"({metric_text(entry['champion'])})"
             )
-        title = NAMES.get(name, name.replace("_", " ").capitalize() if name in KNOWN else name)
-        tiles.append(
-            f"<div><small>{_e(title)}</small><strong>{shown}</strong><em>{note}</em></div>"
-        )
-    return "".join(tiles)
+        title = NAMES.get(name, name.replace("_", " ").capitalize() if name in ours else name)
+        cells.append((_e(title), shown, note))
+    return tiles(cells)
 
 
 def _thresholds(schema: Schema, truth: Any, predicted: metrics.Floats) -> str:
@@ -224,7 +218,7 @@ def _direction(each: dict[str, Any], classes: Sequence[str]) -> str:
 
 def _data(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> list[str]:
     rows = gate["rows"]
-    without = rows.get("without_label", 0)
+    without = rows["without_label"]
     left_out = f"; {without:,} rows without a label were left out" if without else ""
     return [
         "<h2>The data</h2>",
@@ -233,7 +227,7 @@ def _data(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> lis
         "rows.</p>",
         _classes(schema),
         _checks(schema.data.get("checks", ())),
-        _columns(schema, training.get("columns") or schema.data.get("summary", ())),
+        _columns(schema, training.get("columns", ())),
     ]
 
 

@@ -75,10 +75,6 @@ class Rows:
         """Return one column."""
         return self.table[name]
 
-    def head(self, rows: int) -> "Rows":
-        """Return the first rows, without labels."""
-        return Rows(self.schema, self.table.slice(0, rows))
-
     def batches(self) -> Iterator["Rows"]:
         """Yield all rows in order, a bounded number at a time."""
         for start in range(0, len(self), CHUNK):
@@ -106,11 +102,8 @@ class StoredRows(Rows):
     @cached_property
     def labels(self) -> Any:
         """Return the labels of all rows."""
-        return np.concatenate([_labels(file.read([self._label])[0]) for file in self._files])
-
-    @property
-    def _label(self) -> str:
-        return str(self._files[0].schema_arrow.names[0])
+        label = self._files[0].schema_arrow.names[0]
+        return np.concatenate([file.read([label])[0].to_numpy() for file in self._files])
 
     def __len__(self) -> int:
         return sum(file.metadata.num_rows for file in self._files)
@@ -125,18 +118,7 @@ class StoredRows(Rows):
         for file in self._files:
             for group in range(file.metadata.num_row_groups):
                 read = file.read_row_group(group, use_threads=False)
-                yield Rows(self.schema, read.remove_column(0), _labels(read[0]))
-
-
-def _labels(column: pa.ChunkedArray) -> Any:
-    return column.to_numpy()
-
-
-def label_name(columns: Sequence[str], target: str) -> str:
-    """Return a name for the labels that no column has."""
-    while target in columns:
-        target += "_"
-    return target
+                yield Rows(self.schema, read.remove_column(0), read[0].to_numpy())
 
 
 def frame(table: pa.Table) -> Frame:
@@ -189,12 +171,9 @@ def _typed(column: Column, values: pa.ChunkedArray) -> pa.Array:
         codes = np.where(codes < 0, -1, np.searchsorted(used, codes))
         texts = [texts[i] for i in used]
     # Spellings that differ only in blanks share a text: give them one code.
-    index: dict[str, int] = {}
-    same = [-1 if text is None else index.setdefault(text, len(index)) for text in texts]
-    merged = np.array([*same, -1], np.int32)[codes]
-    return pa.DictionaryArray.from_arrays(
-        pa.array(merged, mask=merged < 0), pa.array(list(index), pa.string())
-    )
+    unique = pa.array(texts, pa.string()).dictionary_encode()
+    indices = unique.indices.take(pa.array(codes, mask=codes < 0))
+    return pa.DictionaryArray.from_arrays(indices, unique.dictionary)
 
 
 def quantities(column: Column, values: pa.ChunkedArray) -> encoding.Floats:

@@ -50,9 +50,7 @@ class Schema:
 
     def save(self, folder: Path) -> None:
         """Write `schema.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / FILE, asdict(self))
 
     @property
     def inputs(self) -> list[Column]:
@@ -85,6 +83,13 @@ def load(folder: Path) -> Schema:
         if raw[name] is not None:
             raw[name] = [Column(**column) for column in raw[name]]
     return Schema(**raw)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write strict JSON, without NaN; make the folder of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def label_text(label: object) -> str:

@@ -68,11 +68,6 @@ class Answer:
     status_code: int
     mimetype: str
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Return the headers that a client gets."""
-        return {"Content-Type": self.mimetype}
-
     def get_data(self) -> bytes:
         """Return the body."""
         return self.response

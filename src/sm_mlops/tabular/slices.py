@@ -76,9 +76,8 @@ def _parts(column: Column, values: pa.ChunkedArray) -> list[tuple[str, Bools]]:
         known = np.isfinite(numbers)
         if len(np.unique(numbers[known])) > MOST:
             return _ranges(numbers, known, number if column.kind == "number" else _day)
-    coded = values.combine_chunks().dictionary_encode()
-    texts = np.array([_text(value) for value in [*coded.dictionary.to_pylist(), None]], object)
-    each = texts[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+    codes, written = encoding.coded(values)
+    each = np.array([_text(value) for value in [*written, None]], object)[codes]
     count = Counter(each.tolist())
     common = sorted(count, key=lambda text: (-count[text], text))
     shown, rest = common[:MOST], common[MOST:]

@@ -94,12 +94,9 @@ def _shared(addresses: Sequence[str]) -> str:
     return first[: first.rindex("/", 0, same) + 1]
 
 
-def _download(folder: Path, wanted: str) -> bool:
+def _download(client: Any, folder: Path, wanted: str) -> bool:
     """Replace the file that names a window by the files of its days; return whether they are what
     the execution was started with."""
-    import boto3
-
-    client = boto3.client("s3", region_name=os.environ.get("AWS_REGION"))
     addresses = json.loads((folder / WINDOW).read_text(encoding="utf-8"))["addresses"]
     entries = [entry for day in window(client, addresses).values() for entry in day]
     if digest(entries) != wanted:
@@ -133,7 +130,7 @@ def verify(folder: Path, wanted: str, *, isolated: bool = False) -> None:
         )
     uri = _location()
     if uri.rstrip("/").endswith(f"/data/window-{wanted[:HALF]}"):
-        if not _from_s3(uri, lambda: _download(folder, wanted)):
+        if not _from_s3(uri, lambda client: _download(client, folder, wanted)):
             raise DataError(_changed(uri, wanted))
         return
     names = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
@@ -144,7 +141,7 @@ def verify(folder: Path, wanted: str, *, isolated: bool = False) -> None:
     elif same and isolated:
         print("no network: the data is compared by file names and sizes only")
     elif same:
-        same = _from_s3(uri, lambda: digest(_listed_here(uri)) == wanted)
+        same = _from_s3(uri, lambda client: digest(listed(client, uri)) == wanted)
     if not same:
         raise DataError(_changed(uri, wanted))
 
@@ -168,17 +165,13 @@ def _location() -> str:
     return str(inputs["data"]["S3Input"]["S3Uri"])
 
 
-def _listed_here(uri: str) -> list[Entry]:
+def _from_s3(uri: str, ask: Callable[[Any], bool]) -> bool:
+    """Return what a function of a client of S3 returns."""
     import boto3
-
-    return listed(boto3.client("s3", region_name=os.environ.get("AWS_REGION")), uri)
-
-
-def _from_s3(uri: str, ask: Callable[[], bool]) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        return ask()
+        return ask(boto3.client("s3", region_name=os.environ.get("AWS_REGION")))
     except (BotoCoreError, ClientError) as error:
         raise DataError(
             f"cannot read {uri} to compare it with DataHash: {error}; allow s3:ListBucket and "

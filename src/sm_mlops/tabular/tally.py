@@ -8,15 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from sm_mlops.tabular import captured, drift, metrics
-from sm_mlops.tabular.baseline import Baseline, Predictions, Summarizer
-from sm_mlops.tabular.captured import Answers, Batch
+from sm_mlops.tabular import captured, drift
+from sm_mlops.tabular.baseline import Baseline, Predicted, Summarizer
+from sm_mlops.tabular.captured import Batch
 from sm_mlops.tabular.drift import Compared, Test
 from sm_mlops.tabular.labels import Labelled, Labels
-from sm_mlops.tabular.schema import Column
 
 SHAPES = 12  # columns whose distribution a result has
 
@@ -31,12 +27,8 @@ class Tally:
         self.labelled = Labelled()
         if baseline is None:
             return
-        schema = baseline.schema
-        self.columns = Summarizer(schema.columns, baseline.columns)
-        self.classes = [] if schema.task == "regression" else schema.class_names
-        self.decided = np.zeros(len(self.classes), np.int64)
-        names = self.classes or ["prediction"]
-        self.predicted = Summarizer([Column(name, "number") for name in names])
+        self.columns = Summarizer(baseline.schema.columns, baseline.columns)
+        self.predicted = Predicted(baseline.schema)
 
     def add(self, batch: Batch) -> None:
         """Take a batch of captured requests."""
@@ -49,44 +41,20 @@ class Tally:
             self.mismatched.update(mismatched)
             self.columns.add(typed)
         if batch.answers is not None:
-            self._predict(batch.answers)
-
-    def _predict(self, answers: Answers) -> None:
-        assert self.baseline is not None
-        values = answers.values
-        if self.classes:
-            chosen = metrics.decided(values, self.baseline.schema.threshold)
-            self.decided += np.bincount(chosen, minlength=len(self.classes))
-        columns = values.T if self.classes else values[None]
-        names = self.classes or ["prediction"]
-        self.predicted.add(pa.Table.from_arrays([pa.array(c) for c in columns], names))
-        self.labelled.add(answers, self.labels)
-
-    def compared(self, limits: Mapping[str, Any]) -> tuple[list[Compared], list[Compared]]:
-        """Return columns and predictions beside those of the baseline."""
-        if self.baseline is None or not self.requests:
-            return [], []
-        columns = drift.columns(
-            self.baseline.columns, self.columns.summaries(), self.mismatched, limits
-        )
-        if self.baseline.predictions is None:
-            return columns, []
-        limit = limits.get("prediction")
-        return columns, drift.predictions(self.baseline.predictions, self._predictions(), limit)
-
-    def _predictions(self) -> Predictions:
-        found = {summary.name: summary.points for summary in self.predicted.summaries()}
-        if not self.classes:
-            return Predictions(self.predicted.rows, points=found["prediction"])
-        classes = dict(zip(self.classes, self.decided.tolist(), strict=True))
-        return Predictions(self.predicted.rows, classes, found)
+            self.predicted.add(batch.answers.values)
+            self.labelled.add(batch.answers, self.labels)
 
     def judged(self, limits: Mapping[str, Any], metric: str) -> dict[str, Any]:
         """Return columns, predictions, quality and violations, as a result shows them."""
-        columns, predicted = self.compared(limits)
-        quality = None
-        if self.baseline is not None:
-            quality = self.labelled.quality(self.baseline, metric, limits.get("quality"))
+        columns, predicted, quality = list[Compared](), list[Compared](), None
+        if (known := self.baseline) is not None:
+            quality = self.labelled.quality(known, metric, limits.get("quality"))
+            if self.requests:
+                found = self.columns.summaries()
+                columns = drift.columns(known.columns, found, self.mismatched, limits)
+            if self.requests and known.predictions is not None:
+                answered = self.predicted.summary()
+                predicted = drift.predictions(known.predictions, answered, limits.get("prediction"))
         tests = sum(test.limit is not None for c in (*columns, *predicted) for test in c.tests)
         violations = [
             _violation(self.version, each.name, test)

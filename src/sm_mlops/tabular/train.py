@@ -23,7 +23,7 @@ from typing import Any
 from sm_mlops.tabular import baseline, booster, encoder, inference, local, mlops_yaml, packaging
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.failure import DataError
-from sm_mlops.tabular.rows import StoredRows
+from sm_mlops.tabular.rows import Rows, StoredRows
 
 CHANNELS = {
     "train": "SM_CHANNEL_TRAIN",
@@ -115,7 +115,7 @@ def train(folders: dict[str, Path], parameters: dict[str, Any], hooks: Any) -> N
     folder.mkdir(parents=True, exist_ok=True)
     hooks.save(model, folder)
     del model
-    some = next(rows["validation"].batches()).head(TRIED)
+    some = Rows(schema, next(rows["validation"].batches()).table.slice(0, TRIED))
     inference.checked(hooks.predict(hooks.load(folder), some), some)
     if schema.features is None and (folder / encoder.FILE).exists():
         schema = replace(schema, optional=encoder.Encoding.load(folder).unused)
@@ -125,8 +125,7 @@ def train(folders: dict[str, Path], parameters: dict[str, Any], hooks: Any) -> N
     versions = {"python": platform.python_version()} | {
         package: version(package) for name, package in PACKAGES.items() if name in sys.modules
     }
-    text = json.dumps(versions, indent=1) + "\n"
-    (folder / "versions.json").write_text(text, encoding="utf-8")
+    schemas.write_json(folder / "versions.json", versions)
     code = folder / "code"
     code.mkdir(exist_ok=True)
     for name, path in packaging.collect(folders["code"], ["inference.py"]).items():

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from pathlib import Path
 
 from sm_mlops import dates, objects, registry
@@ -61,7 +60,7 @@ def upload_data(aws: Aws) -> Dataset:
     path = getattr(aws.settings.data, setting)
     if path.startswith("s3://"):
         try:
-            days = dates.addresses(path, today())
+            days = dates.addresses(path, aws.now().date())
             return _window(aws, days) if dates.is_window(path) else data_in_s3(aws, days[0])
         except (ClientError, MlopsError) as error:
             if not aws.sandbox:
@@ -81,11 +80,6 @@ def upload_data(aws: Aws) -> Dataset:
             if key not in present or not objects.has(aws, aws.bucket, key, content):
                 objects.upload(aws, aws.bucket, key, file, **_encryption(aws))
     return Dataset(f"s3://{aws.bucket}/{prefix}/", digest, len(files), size)
-
-
-def today() -> date:
-    """Return the day that {today} means in data.path."""
-    return datetime.now(UTC).date()
 
 
 def _window(aws: Aws, addresses: Sequence[str]) -> Dataset:

@@ -28,6 +28,8 @@ LONGEST_REASON = 500
 # many windows before the newest it checks again.
 _WINDOW, _EARLIER = "%Y-%m-%dT%HZ", 7
 _RECENT = timedelta(days=30)
+# Between a job's writing of a result and the alarm that this raises, at most.
+_RAISED = timedelta(hours=2)
 # The only stage that trains: a name that could be split in two ways, as churn-eu-production into
 # churn and eu-production, would let a project speak for another.
 _STAGE = "production"
@@ -91,16 +93,19 @@ def drift(event: dict[str, Any], context: Any) -> Drift:
 
 def finding(found: Drift) -> str:
     """Return what a check found, "" if no result is in the artifact bucket. Raise Ignored if the
-    results there have no violation: any project can put the metric of another."""
+    results there have no violation that can have raised the alarm: any project can put the metric
+    of another."""
     results = _results(found)
     newest = next(results, None)
     if newest is None:
         return ""
+    # A check that finds a violation, also in an earlier window, writes that result.
+    since = datetime.fromtimestamp(found.moment, UTC) - _RAISED
     for result in itertools.chain([newest], results):
-        if result.status == "violation":
+        if result.status == "violation" and result.written >= since:
             return result.message
     if newest.is_complete:
-        raise Ignored(f"{found.alarm}: the newest check found no violation")
+        raise Ignored(f"{found.alarm}: no violation was found in the two hours before")
     return newest.message
 
 
@@ -113,6 +118,7 @@ class _Result:
     message: str
     start: datetime
     end: datetime
+    written: datetime
     is_complete: bool
 
 
@@ -123,11 +129,12 @@ def _results(found: Drift) -> Iterator[_Result]:
     prefix = f"{found.project}/monitor/{found.stage}/"
 
     def read(end: str) -> _Result:
-        body = s3.get_object(Bucket=bucket, Key=f"{prefix}{end}/result.json")["Body"].read()
-        content = json.loads(body)
+        answer = s3.get_object(Bucket=bucket, Key=f"{prefix}{end}/result.json")
+        content, written = json.loads(answer["Body"].read()), answer["LastModified"]
         start, until = (datetime.fromisoformat(content["window"][at]) for at in ("start", "end"))
         message = " ".join(str(content["message"]).split())[:1000]
-        return _Result(content["status"], message, start, until, content["digest"] != "")
+        complete = content["digest"] != ""
+        return _Result(content["status"], message, start, until, written, complete)
 
     moment = datetime.fromtimestamp(found.moment, UTC)
     # So one page has them all: at most one an hour, sorted by time.
