@@ -76,26 +76,24 @@ class Aws:
 
         `region` is by default the project's; `seconds` limits each wait for the service.
         """
+        from botocore.config import Config
+
         key = (service, attempts, region, seconds)
         with _CREATING:
             if key not in self._clients:
-                self._clients[key] = self._new_client(*key)
+                config = Config(
+                    retries={"mode": "adaptive", "total_max_attempts": attempts},
+                    user_agent_extra="sm-mlops",
+                    connect_timeout=seconds,
+                    read_timeout=seconds,
+                )
+                new = self._session.client(service, config=config, region_name=region or None)
+                self._clients[key] = new
             return self._clients[key]
 
     @cached_property
     def _clients(self) -> dict[tuple[str, int, str, float], Any]:
         return {}
-
-    def _new_client(self, service: str, attempts: int, region: str, seconds: float) -> Any:
-        from botocore.config import Config
-
-        config = Config(
-            retries={"mode": "adaptive", "total_max_attempts": attempts},
-            user_agent_extra="sm-mlops",
-            connect_timeout=seconds,
-            read_timeout=seconds,
-        )
-        return self._session.client(service, config=config, region_name=region or None)
 
     def as_role(self, arn: str) -> Aws:
         """Return the account of a role, which this identity assumes."""
@@ -164,10 +162,12 @@ class Aws:
         place = f"{settings.partition}:{service}:{settings.project.region}:{self.account}"
         return f"arn:{place}:{resource}"
 
-    def pages(self, operation: str, key: str, **request: Any) -> Iterator[dict[str, Any]]:
-        """Yield the items under `key` of all pages of a SageMaker list operation."""
-        for page in self.sagemaker.get_paginator(operation).paginate(**request):
-            yield from page[key]
+    def pages(
+        self, operation: str, key: str, service: str = "sagemaker", **request: Any
+    ) -> Iterator[Any]:
+        """Yield the items under `key` of all pages of an operation that lists."""
+        for page in self.client(service).get_paginator(operation).paginate(**request):
+            yield from page.get(key, ())
 
     def log_lines(self, group: str, **request: Any) -> list[str]:
         """Return the messages of a CloudWatch log group, oldest first; [] without the group."""

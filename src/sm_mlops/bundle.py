@@ -77,15 +77,13 @@ def collect(
         found = packaging.collect(folder, [script, *also], started=script)
     except DataError as error:
         raise MlopsError(str(error)) from error
-    files = {name: _content(path) for name, path in found.items() if _is_code(name)}
+    others = (packaging.REQUIREMENTS, packaging.CONSTRAINTS)
+    code = {name: path for name, path in found.items() if name not in others}
+    files = {name: _content(path) for name, path in code.items() if path.suffix != ".whl"}
     files |= required(files)
     if chosen := _chosen(settings, reads):
         files["mlops.yaml"] = yaml.safe_dump(chosen, sort_keys=True, allow_unicode=True).encode()
     return Bundle(script=script, files=tuple(sorted(files.items())))
-
-
-def _is_code(name: str) -> bool:
-    return name not in (packaging.REQUIREMENTS, packaging.CONSTRAINTS) and name[-4:] != ".whl"
 
 
 def _content(path: Path) -> bytes:

@@ -200,20 +200,15 @@ def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) 
             if live is not None:
                 live.update(table(execution))
             else:
-                _print_changes(console, execution, printed)
+                for step in execution.steps:
+                    if step.status not in ("Waiting", "Not run", printed.get(step.name)):
+                        printed[step.name] = step.status
+                        display.tell(console, f"{step.name:<12} {step.status}{_suffix(step)}")
             now = time.monotonic()
             if execution.status in FINAL or (until is not None and now >= until):
                 return execution
             pause = display.pause(began, longest=10.0)
             time.sleep(pause if until is None else max(0.0, min(pause, until - now)))
-
-
-def _print_changes(console: Console, execution: Execution, printed: dict[str, str]) -> None:
-    """Print the steps whose status is not the `printed` one, and note it there."""
-    for step in execution.steps:
-        if step.status not in ("Waiting", "Not run", printed.get(step.name)):
-            printed[step.name] = step.status
-            display.tell(console, f"{step.name:<12} {step.status}{_suffix(step)}")
 
 
 def table(execution: Execution) -> Table:

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -107,6 +107,18 @@ def _token_of_gh(environment: Mapping[str, str], host: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+@contextmanager
+def allowing(*statuses: int) -> Iterator[None]:
+    """Suppress GitHub's errors of these statuses, as contextlib.suppress does with exceptions."""
+    from github import GithubException
+
+    try:
+        yield
+    except GithubException as error:
+        if error.status not in statuses:
+            raise
+
+
 @dataclass
 class GitHub:
     """A signed-in GitHub. `origin` is the source of the token."""
@@ -166,9 +178,7 @@ class GitHub:
 
         None if it does not exist or this token cannot see it. Raises GitHubError.
         """
-        from github import UnknownObjectException
-
-        with self.doing(f"show {name}"), suppress(UnknownObjectException):
+        with self.doing(f"show {name}"), allowing(404):
             return self.api.get_repo(name)
         return None
 
@@ -182,9 +192,7 @@ class GitHub:
 
     def find(self, path: str) -> Any:
         """Return the JSON at a path, None for status 404; call it inside `doing`."""
-        from github import UnknownObjectException
-
-        with suppress(UnknownObjectException):
+        with allowing(404):
             return self.ask("GET", path)
         return None
 

@@ -59,6 +59,11 @@ def upload(aws: Aws, bucket: str, key: str, file: Path, **more: str) -> None:
     aws.s3.upload_file(str(file), bucket, key, ExtraArgs=arguments, Config=parts)
 
 
+def encryption(key: str | None) -> dict[str, str]:
+    """Return the arguments of an upload that is encrypted with this KMS key, if there is one."""
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
+
+
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of bytes as AWS writes it, in base64."""
     return base64.b64encode(hashlib.sha256(content).digest()).decode()
@@ -91,8 +96,7 @@ def has(aws: Aws, bucket: str, key: str, content: IO[bytes]) -> bool:
 
 
 def listed(aws: Aws, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
-    for page in aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        yield from page.get("Contents", ())
+    return aws.pages("list_objects_v2", "Contents", "s3", Bucket=bucket, Prefix=prefix)
 
 
 def versions(aws: Aws, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:

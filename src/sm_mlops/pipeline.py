@@ -35,7 +35,7 @@ from sagemaker.train import ModelTrainer
 
 from sm_mlops import bundle, requirements, tags
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import Evaluation, Settings, has_local_storage
+from sm_mlops.settings import SANDBOX_ACCOUNT, Evaluation, Settings, has_local_storage
 from sm_mlops.settings import Job as Job
 from sm_mlops.settings import parameter_name as parameter_name
 from sm_mlops.tabular import booster, measures
@@ -153,13 +153,17 @@ class Repo:
         draws with if the image lacks it."""
         drawing = _FIGURES in files and not self._has("matplotlib", team)
         library = ["matplotlib"] if drawing else []
-        return requirements.of(self.settings, self._account, library, team=team)
+        settings, here = self.settings, self._account == SANDBOX_ACCOUNT
+        # Jobs of the sandbox never reach an index.
+        pack = here or settings.aws.network_isolation or not settings.aws.package_index
+        image = settings.container
+        return requirements.files(settings.root, image, library, team=team, pack=pack, here=here)
 
     @property
     def _tags(self) -> list[dict[str, str]]:
         """Return the tags of a job. They are no part of the cache key. Source:
         https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.html"""
-        return tags.rows(tags.of(self.settings.project))
+        return tags.rows(self.settings.project.resource_tags())
 
     @property
     def lower_is_better(self) -> bool:

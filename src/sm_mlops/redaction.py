@@ -6,9 +6,12 @@ At level DEBUG botocore logs requests and answers in full.
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 # Variables with a token. Of the programs that commands start, only `gh` needs them.
 TOKENS = (
@@ -46,3 +49,11 @@ def looks_secret(text: str) -> bool:
 def without_tokens(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for a program that does not sign in."""
     return {name: value for name, value in environment.items() if name not in TOKENS}
+
+
+def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program that does not sign in, in this folder; keep what it writes."""
+    variables = without_tokens(os.environ)
+    return subprocess.run(
+        command, cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )

@@ -7,10 +7,8 @@ processing jobs. Must not know which script needs a package.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +19,7 @@ from packaging.utils import canonicalize_name
 
 from sm_mlops import images
 from sm_mlops.errors import MlopsError, one_line
-from sm_mlops.redaction import without_tokens
-from sm_mlops.settings import SANDBOX_ACCOUNT, Settings
+from sm_mlops.redaction import run
 from sm_mlops.tabular.install import reason
 from sm_mlops.tabular.packaging import CONSTRAINTS, REQUIREMENTS, WHEELS
 
@@ -40,16 +37,6 @@ _MARKERS = {
     "sys_platform": "linux",
 }
 _URL = re.compile(r"(.*\s@\s.*|.*://.*|[./~].*|.*\.(whl|zip|tar\.gz))")
-
-
-def of(
-    settings: Settings, account: str, library: Sequence[str], *, team: bool = True
-) -> dict[str, bytes]:
-    """Return what travels to the jobs of a repo; those of the sandbox never reach an index. `team`:
-    what `model/requirements.txt` names, too."""
-    aws, here = settings.aws, account == SANDBOX_ACCOUNT
-    pack = here or aws.network_isolation or not aws.package_index
-    return files(settings.root, settings.container, library, team=team, pack=pack, here=here)
 
 
 def files(
@@ -183,14 +170,7 @@ def _download(root: Path, folder: Path, wanted: list[str], command: list[str]) -
     command += ["--disable-pip-version-check", "--no-input", "--only-binary", ":all:"]
     command += ["--find-links", str(root / "model" / WHEELS), "--dest", str(folder)]
     command += ["--constraint", str(folder / CONSTRAINTS), *wanted]
-    done = subprocess.run(
-        command,
-        env=without_tokens(os.environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = run(command, root)
     if done.returncode:
-        why = re.sub(r"://[^/\s@]+@", "://", reason(done.stdout))
+        why = re.sub(r"://[^/\s@]+@", "://", reason(done.stdout + done.stderr))
         raise MlopsError(f"{FILE}: cannot pack its wheels: {one_line(why)}")

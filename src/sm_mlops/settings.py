@@ -136,6 +136,11 @@ class Project:
         """Return the URL of the GitHub repository."""
         return f"https://{self.git_host}/{self.github}"
 
+    def resource_tags(self, stage: str = "") -> dict[str, str]:
+        """Return the tags of the project's resources, or of those of one of its stages."""
+        found = {"project": self.project, "owner": self.owner}
+        return found | ({"stage": stage} if stage else {})
+
     @property
     def uses_key(self) -> bool:
         """Return whether CI signs in with the access key of an IAM user.
@@ -320,7 +325,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where)
     if hint == mlops_yaml.Rules:
-        return _column_checks(value)
+        try:
+            return mlops_yaml.column_checks(value)
+        except ValueError as error:
+            raise _invalid(str(error)) from error
     return _hyperparameters(value) if hint == dict[str, str] else _scalar(hint, value, where)
 
 
@@ -369,13 +377,6 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     raise _invalid(f"{where} must be {expected}, not {value!r}")
 
 
-def _column_checks(value: Any) -> mlops_yaml.Rules:
-    try:
-        return mlops_yaml.column_checks(value)
-    except ValueError as error:
-        raise _invalid(str(error)) from error
-
-
 def _unquoted(text: str, allowed: tuple[Any, ...]) -> Any:
     """Return the flag or number that is written as text, such as yes or "1e-2"; else the text."""
     if bool in allowed:
@@ -389,10 +390,13 @@ def _unquoted(text: str, allowed: tuple[Any, ...]) -> Any:
 def _hyperparameters(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise _invalid(f"hyperparameters must be a mapping, not {value!r}")
-    result = {}
+    result: dict[str, str] = {}
     for name, item in value.items():
         where = f"hyperparameters.{name}"
         _require(bool(_HYPERPARAMETER.fullmatch(str(name))), f"{where}: use only a-z, 0-9 and _")
+        parameter, taken = parameter_name(name), (*PARAMETERS, *map(parameter_name, result))
+        message = f"{where}: there is already a pipeline parameter {parameter}"
+        _require(parameter not in taken, message)
         text = str(_scalar(str | float | int, item, where))
         _require(len(text) <= 2500, f"{where} is longer than SageMaker's 2,500 characters")
         result[name] = text
@@ -408,6 +412,10 @@ def _require(holds: bool, message: str) -> None:
         raise _invalid(message)
 
 
+def _refuse(problem: str | None) -> None:
+    _require(not problem, problem or "")
+
+
 def own_metrics(root: Path) -> dict[str, bool]:
     """Return the metrics that model/evaluate.py declares, and whether lower is better."""
     try:
@@ -420,8 +428,8 @@ def _check(settings: Settings) -> None:
     """Check the rules that types cannot express."""
     metrics: tuple[str, ...] = (*measures.HIGHER, *measures.LOWER)
     data, split, gate, aws = settings.data, settings.split, settings.gate, settings.aws
-    wrong = images.problem(settings.image, settings.image_environment, settings.project.region)
-    _require(wrong is None, wrong or "")
+    region, infra = settings.project.region, settings.root / "infra"
+    _refuse(images.problem(settings.image, settings.image_environment, region))
     _require(bool(data.path.strip()), "data.path is empty")
     wrong = dates.problem(data.path, isolated=aws.network_isolation)
     _require(not wrong, f"data.path: {wrong}")
@@ -464,21 +472,12 @@ def _check(settings: Settings) -> None:
     _require(split.by != data.target, f"split.by names the target {data.target}")
     _require(split.seed >= 0, f"split.seed must not be negative, not {split.seed}")
     _require(gate.tolerance >= 0, f"gate.tolerance must not be negative, not {gate.tolerance}")
-    parameters = set(PARAMETERS)
-    for name in settings.hyperparameters:
-        parameter = parameter_name(name)
-        _require(
-            parameter not in parameters,
-            f"hyperparameters.{name}: there is already a pipeline parameter {parameter}",
-        )
-        parameters.add(parameter)
     _require(
         bool(aws.subnets) == bool(aws.security_groups),
         "aws.subnets and aws.security_groups go together: set both or neither",
     )
-    monitoring, infra = settings.monitoring, settings.root / "infra"
-    wrong = schedules.problem(monitoring, settings.retraining, infra, aws.network_isolation)
-    _require(wrong is None, wrong or "")
+    isolated = aws.network_isolation
+    _refuse(schedules.problem(settings.monitoring, settings.retraining, infra, isolated))
 
 
 def _check_compute(settings: Settings) -> None:

@@ -32,6 +32,8 @@ DONE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 DEAD = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
 READY = (*DONE, "UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE")
 STACK = "AWS::CloudFormation::Stack"
+FORMATION = "cloudformation"
+_PREPARING = ("CREATE_PENDING", "CREATE_IN_PROGRESS")
 _CHANGE_SET_GONE = ("ChangeSetNotFound", "InvalidChangeSetStatus")
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
@@ -116,7 +118,7 @@ def describe(aws: Aws, name: str) -> Stack | None:
     from botocore.exceptions import ClientError
 
     try:
-        found = aws.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+        found = aws.client(FORMATION).describe_stacks(StackName=name)["Stacks"][0]
     except ClientError as error:
         if error_code(error) == "ValidationError" and "does not exist" in str(error):
             return None
@@ -135,19 +137,17 @@ def describe(aws: Aws, name: str) -> Stack | None:
 
 def names(aws: Aws) -> list[str]:
     """Return the names of the stacks of the account and region."""
-    pages = aws.client("cloudformation").get_paginator("describe_stacks").paginate()
-    return [found["StackName"] for page in pages for found in page["Stacks"]]
+    return [found["StackName"] for found in aws.pages("describe_stacks", "Stacks", FORMATION)]
 
 
 def resources(aws: Aws, stack: Stack) -> list[Resource]:
     """Return the resources that the stack has now."""
-    pages = aws.client("cloudformation").get_paginator("list_stack_resources")
+    operation, key = "list_stack_resources", "StackResourceSummaries"
     return [
         Resource(
             item["LogicalResourceId"], item["ResourceType"], item.get("PhysicalResourceId", "")
         )
-        for page in pages.paginate(StackName=stack.arn)
-        for item in page["StackResourceSummaries"]
+        for item in aws.pages(operation, key, FORMATION, StackName=stack.arn)
         if item["ResourceStatus"] != "DELETE_COMPLETE"
     ]
 
@@ -189,7 +189,7 @@ def deploy(
     }
     if imports:
         request |= {"ChangeSetType": "IMPORT", "ResourcesToImport": list(imports)}
-    formation = aws.client("cloudformation")
+    formation = aws.client(FORMATION)
     with _alone(name):
         arn = formation.create_change_set(**request)["Id"]
     changes, since = _carry_out(aws, name, arn, console, change_set if execute else "")
@@ -217,7 +217,7 @@ def _carry_out(
             return changes or (), None
         console.print(change_table(changes))
         since = newest_event(aws, name)
-        execute = aws.client("cloudformation").execute_change_set
+        execute = aws.client(FORMATION).execute_change_set
         with _alone(name):
             answered(execute, ChangeSetName=arn, ClientRequestToken=token)
         executed = True
@@ -290,7 +290,7 @@ def make_ready(
                 raise MlopsError(_stuck_rollback(aws, stack))
             tell(console, f"{name} is UPDATE_ROLLBACK_FAILED: continuing the rollback")
             since = newest_event(aws, stack.arn)
-            aws.client("cloudformation").continue_update_rollback(StackName=stack.arn)
+            aws.client(FORMATION).continue_update_rollback(StackName=stack.arn)
             ended, events = follow(aws, stack, since, console, must_begin=True)
             if ended.status == "UPDATE_ROLLBACK_FAILED":
                 raise _failure(ended, events)
@@ -327,7 +327,7 @@ def _stuck_rollback(aws: Aws, stack: Stack) -> str:
 def delete(aws: Aws, stack: Stack, console: Console) -> None:
     """Delete the stack and wait for the end. Raises StackFailed if a resource remains."""
     since = newest_event(aws, stack.arn)
-    aws.client("cloudformation").delete_stack(StackName=stack.arn)
+    aws.client(FORMATION).delete_stack(StackName=stack.arn)
     ended, events = follow(aws, stack, since, console, must_begin=True)
     if ended.status != "DELETE_COMPLETE":
         raise _failure(ended, events)
@@ -355,23 +355,17 @@ def _message(reason: str) -> str:
 
 def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
     """Wait for the change set; return its changes, None if there are none."""
-    formation = aws.client("cloudformation")
+    describe_change_set = aws.client(FORMATION).describe_change_set
     began = time.monotonic()
-    while True:
-        answer = formation.describe_change_set(ChangeSetName=arn)
-        if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
-            break
+    while (answer := describe_change_set(ChangeSetName=arn))["Status"] in _PREPARING:
         time.sleep(pause(began))
     if answer["Status"] != "CREATE_COMPLETE":
         reason = one_line(answer.get("StatusReason", ""))
         if any(text in reason for text in _NO_CHANGES):
             return None
         raise MlopsError(f"CloudFormation refuses the change set: {reason}")
-    found = [_change(item["ResourceChange"]) for item in answer["Changes"]]
-    while token := answer.get("NextToken"):
-        answer = formation.describe_change_set(ChangeSetName=arn, NextToken=token)
-        found += [_change(item["ResourceChange"]) for item in answer["Changes"]]
-    return tuple(found)
+    found = aws.pages("describe_change_set", "Changes", FORMATION, ChangeSetName=arn)
+    return tuple(_change(item["ResourceChange"]) for item in found)
 
 
 def _change(item: dict[str, Any]) -> Change:
@@ -388,7 +382,7 @@ def _change(item: dict[str, Any]) -> Change:
 
 def _remove_change_set(aws: Aws, arn: str, name: str) -> None:
     """Delete the change set, and the empty stack that a first change set creates."""
-    formation = aws.client("cloudformation")
+    formation = aws.client(FORMATION)
     # Executing another change set deletes this one.
     with ignoring(*_CHANGE_SET_GONE):
         formation.delete_change_set(ChangeSetName=arn)
@@ -401,23 +395,21 @@ def _remove_change_set(aws: Aws, arn: str, name: str) -> None:
 
 def newest_event(aws: Aws, name: str) -> str:
     """Return the ID of the newest event: later ones belong to the next operation."""
-    events = aws.client("cloudformation").describe_stack_events(StackName=name)["StackEvents"]
+    events = aws.client(FORMATION).describe_stack_events(StackName=name)["StackEvents"]
     return str(events[0]["EventId"]) if events else ""
 
 
 def _newest_first(aws: Aws, name: str) -> Iterator[Event]:
-    pages = aws.client("cloudformation").get_paginator("describe_stack_events")
-    for page in pages.paginate(StackName=name):
-        for item in page["StackEvents"]:
-            yield Event(
-                identifier=item["EventId"],
-                at=item["Timestamp"],
-                resource=item["LogicalResourceId"],
-                kind=item["ResourceType"],
-                physical=item.get("PhysicalResourceId", ""),
-                status=item["ResourceStatus"],
-                reason=item.get("ResourceStatusReason", ""),
-            )
+    for item in aws.pages("describe_stack_events", "StackEvents", FORMATION, StackName=name):
+        yield Event(
+            identifier=item["EventId"],
+            at=item["Timestamp"],
+            resource=item["LogicalResourceId"],
+            kind=item["ResourceType"],
+            physical=item.get("PhysicalResourceId", ""),
+            status=item["ResourceStatus"],
+            reason=item.get("ResourceStatusReason", ""),
+        )
 
 
 def _events(aws: Aws, name: str, since: str) -> list[Event]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Protocol
 
 # Source: https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
 KEY = re.compile(r"(?!aws:)[\w .:/=+@-]{1,128}", re.IGNORECASE)
@@ -15,22 +14,6 @@ VALUE = re.compile(r"[\w .:/=+@-]{1,256}")
 VALUE_RULE = "text of 1 to 256 letters, digits, spaces and _.:/=+@-"
 # Of repos and stacks that name no owner.
 NOBODY = "unknown"
-
-
-class Project(Protocol):
-    """What `[tool.mlops]` says of whose a resource is."""
-
-    @property
-    def project(self) -> str: ...
-
-    @property
-    def owner(self) -> str: ...
-
-
-def of(project: Project, stage: str = "") -> dict[str, str]:
-    """Return the tags of a resource of a project, or of one of its stages."""
-    found = {"project": project.project, "owner": project.owner}
-    return found | ({"stage": stage} if stage else {})
 
 
 def problem(owner: str) -> str:

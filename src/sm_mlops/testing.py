@@ -22,13 +22,12 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from sm_mlops import executions, templates
+from sm_mlops import executions, redaction, templates
 from sm_mlops.aws import Aws
 from sm_mlops.cli.main import app
 from sm_mlops.cli.sandbox_account import temporary
 from sm_mlops.deployment import endpoints, predict, smoke, stages, watch
 from sm_mlops.errors import MlopsError
-from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import SANDBOX_ACCOUNT as ACCOUNT
 from sm_mlops.settings import Gate, load
 from sm_mlops.training import review, run
@@ -188,14 +187,7 @@ def workflow_problems(root: Path) -> list[str]:
     if actionlint := shutil.which("actionlint"):
         linters.append([actionlint])
     for linter in linters if workflows else ():
-        done = subprocess.run(
-            [*linter, *workflows],
-            cwd=root,
-            env=without_tokens(os.environ),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = redaction.run([*linter, *map(str, workflows)], root)
         if done.returncode != 0:
             found += [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     return found

@@ -24,8 +24,7 @@ def test_a_deployment_does_not_fail_for_want_of_its_records(
     stage = stages.load(repo.settings(), "staging")
     assert account.account
     monkeypatch.setattr(Aws, "client", lambda *given, **more: refused(given[1]))
-    records.version(account, stage, 3, shown)
-    records.tag_log(account, stage, shown)
+    records.keep(account, account, stage, 3, shown)
     lines = shown.export_text()
     assert "the dashboard does not show this version: " in lines
     assert "the log of the endpoint has no tags: " in lines

@@ -153,10 +153,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Land]:
 
 @pytest.fixture(scope="module")
 def trained(here: Land) -> int:
-    """Return the number of a version that the repo's workflow has trained."""
+    """Return the number of a version that the repo's workflow has trained and looked at."""
     job = Job(here, here.repo)
     done = job.mlops("run")
     assert "Registered version" in done.stdout
+    job.mlops("follow")
+    job.mlops("logs", "Train")
+    job.mlops("report", "1", "--output", str(here.repo.root / "report.html"))
     listed = json.loads(job.mlops("models", "--json").stdout)
     return int(listed[0]["version"])
 
@@ -164,9 +167,6 @@ def trained(here: Land) -> int:
 def test_a_workflow_trains_with_the_role_of_its_repo(here: Land, trained: int) -> None:
     job = Job(here, here.repo)
     assert trained == 1
-    job.mlops("follow")
-    job.mlops("logs", "Train")
-    job.mlops("report", "1", "--output", str(here.repo.root / "report.html"))
     execution = here.aws.sagemaker.list_pipeline_executions(PipelineName="churn")[
         "PipelineExecutionSummaries"
     ][0]["PipelineExecutionArn"]

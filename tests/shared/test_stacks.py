@@ -6,9 +6,9 @@ import io
 import json
 import os
 import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,11 +80,8 @@ class Formation:
         return {"StackEvents": list(self._events)}
 
     def get_paginator(self, operation: str) -> Any:
-        assert operation == "describe_stack_events"
-        return self
-
-    def paginate(self, StackName: str) -> Iterator[dict[str, Any]]:
-        yield self.describe_stack_events(StackName)
+        answer = getattr(self, operation)
+        return SimpleNamespace(paginate=lambda **request: iter([answer(**request)]))
 
     def create_change_set(self, **request: Any) -> dict[str, str]:
         self.calls.append(("create_change_set", request))

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bootstrap_case import sign_in_there
 from repos import Repo
-from sm_mlops import executions, objects, registry, roles
+from sm_mlops import executions, objects, registry
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.sandbox import Server, grants
@@ -189,7 +189,7 @@ def test_a_role_that_sagemaker_does_not_know_yet_is_waited_for(
 ) -> None:
     """As bootstrap has just created it."""
     monkeypatch.setattr(grants, "LATE", 2)
-    monkeypatch.setattr(roles, "SECONDS", 0)
+    monkeypatch.setattr(run, "ROLE_SECONDS", 0)
     told: list[str] = []
     arn = run.start(sandboxed, {}, told.append)
     sandboxed.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)

@@ -7,14 +7,11 @@ begins with the bucket's name alone, and its next update sets the other properti
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 
-from botocore.exceptions import ClientError
 from rich.console import Console
 
 from sm_mlops import stacks
-from sm_mlops.aws import Aws, error_code, ignoring
+from sm_mlops.aws import Aws, ignoring
 from sm_mlops.errors import MlopsError
 
 LOGICAL, KIND = "ArtifactBucket", "AWS::S3::Bucket"
@@ -22,20 +19,16 @@ LOGICAL, KIND = "ArtifactBucket", "AWS::S3::Bucket"
 
 def exists(aws: Aws, bucket: str) -> bool:
     """Return whether the bucket exists. Raise MlopsError if it belongs to someone else."""
-    try:
-        aws.s3.head_bucket(Bucket=bucket)
-    except ClientError as error:
-        # The answer to HEAD has no body, so the code is the status.
-        code = error_code(error)
-        if code in ("404", "NoSuchBucket"):
-            return False
-        if code not in ("403", "301"):
-            raise
+    # The answer to HEAD has no body, so the code is the status.
+    with ignoring("404", "NoSuchBucket"):
+        with ignoring("403", "301"):
+            aws.s3.head_bucket(Bucket=bucket)
+            return True
         raise MlopsError(
             f"the bucket {bucket} belongs to another account or region, or you have no access to "
             "it: choose another name with --platform BucketName=... and aws.bucket in mlops.yaml"
-        ) from error
-    return True
+        )
+    return False
 
 
 def require_without_policy(aws: Aws, bucket: str) -> None:
@@ -59,7 +52,5 @@ def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:
     name = {"BucketName": bucket}
     resource = {"Type": KIND, "DeletionPolicy": "Delete", "Properties": name}
     imported = {"ResourceType": KIND, "LogicalResourceId": LOGICAL, "ResourceIdentifier": name}
-    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
-        template = Path(folder) / "bucket.json"
-        template.write_text(json.dumps({"Resources": {LOGICAL: resource}}), encoding="utf-8")
-        stacks.deploy(aws, stack, template, {}, {}, (), console, imports=(imported,))
+    template = json.dumps({"Resources": {LOGICAL: resource}})
+    stacks.deploy(aws, stack, template, {}, {}, (), console, imports=(imported,))

@@ -7,9 +7,7 @@ The same tool makes the same bytes on every machine. Must not know how they are 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from pathlib import Path
 
 from sm_mlops import platform
 from sm_mlops.errors import MlopsError
-from sm_mlops.redaction import without_tokens
+from sm_mlops.redaction import run
 from sm_mlops.upgrade.wheel import archive
 
 TRIGGER, LAYER = "trigger.zip", "layer.zip"
@@ -105,14 +103,7 @@ def _install(root: Path, target: Path) -> None:
         *("--only-binary", ":all:", "--require-hashes", "--no-deps", "--no-compile-bytecode"),
         *("--requirements", str(platform.FOLDER / LOCK)),
     ]
-    done = subprocess.run(
-        command,
-        cwd=root,
-        env=without_tokens(os.environ),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(command, root)
     if done.returncode:
         raise MlopsError(f"{_FAILED}: {_reason(done.stderr)}")
 

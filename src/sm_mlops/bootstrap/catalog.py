@@ -124,12 +124,9 @@ def principal(aws: Aws) -> str:
 
 def principals(aws: Aws, portfolio: str) -> list[str]:
     """Return the ARNs of those who may use the portfolio."""
-    pages = aws.client("servicecatalog").get_paginator("list_principals_for_portfolio")
-    return [
-        str(item["PrincipalARN"])
-        for page in pages.paginate(PortfolioId=portfolio)
-        for item in page["Principals"]
-    ]
+    operation, key = "list_principals_for_portfolio", "Principals"
+    rows = aws.pages(operation, key, "servicecatalog", PortfolioId=portfolio)
+    return [str(item["PrincipalARN"]) for item in rows]
 
 
 def grant(aws: Aws, portfolio: str, principal: str) -> None:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from github import Auth, GithubException
+from github import Auth
 
 from sm_mlops.aws import Aws, described
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
-from sm_mlops.github import GitHub
+from sm_mlops.github import GitHub, allowing
 from sm_mlops.redaction import quiet
 
 # The name in platform.yml.
@@ -98,9 +98,7 @@ class Credential(Part):
             raise MlopsError(f"there is no secret {SECRET}; create the platform first")
         if found or not self._source():
             return
-        value = self.new(tell)
-        self.store(value)
-        tell(f"{'stored':<12} {WHAT}: {value.origin}")
+        self.store(self.new(tell), tell)
 
     def new(self, tell: Tell) -> Value:
         """Return a credential from the first available source, tried. Raise MlopsError."""
@@ -113,7 +111,7 @@ class Credential(Part):
             raise MlopsError(f"there is no new {WHAT}: {self._variables()}")
         return self._asked(self.ask, tell)
 
-    def store(self, value: Value) -> None:
+    def store(self, value: Value, tell: Tell) -> None:
         """Write it. At every moment the tag names at least what the value needs of the trigger."""
         client = self.aws.client("secretsmanager")
         wider = "app" in value.kinds or kind(self.aws) != "app"
@@ -128,6 +126,7 @@ class Credential(Part):
             )
         if not wider:
             client.tag_resource(SecretId=SECRET, Tags=tags)
+        tell(f"{'stored':<12} {WHAT}: {value.origin}")
 
     @property
     def _by_jenkins(self) -> bool:
@@ -240,12 +239,8 @@ class Credential(Part):
             )
         # GitHub checks the permission before it looks for the workflow.
         place = f"{found.url}/actions/workflows/{_NO_WORKFLOW}/dispatches"
-        with hub.doing(f"let {origin} start workflows of {name}"):
-            try:
-                hub.ask("POST", place, {"ref": "main"})
-            except GithubException as error:
-                if error.status not in (404, 422):
-                    raise
+        with hub.doing(f"let {origin} start workflows of {name}"), allowing(404, 422):
+            hub.ask("POST", place, {"ref": "main"})
 
 
 def _read_key(file: str) -> str:

@@ -314,11 +314,8 @@ class Platform(Part):
 
     def _upload(self, found: Found, tell: Tell) -> None:
         """Upload the files that are missing below the prefix, and those whose content differs."""
-        bucket, prefix, files = (
-            found.outputs["ArtifactBucket"],
-            self._assets.prefix,
-            self._files(found),
-        )
+        prefix, files = self._assets.prefix, self._files(found)
+        bucket = found.outputs["ArtifactBucket"]
         missing, other = content.differing(self.aws, bucket, prefix, files)
         for name in (*missing, *other):
             # SageMaker's S3 template provider shows templates with this tag in Studio.
@@ -411,11 +408,9 @@ class Platform(Part):
     def _trusting(self, found: Found) -> list[str]:
         """Return the names of the roles that trust the provider of this platform's stack."""
         provider = found.resources.get("OidcProvider")
-        pages = self.aws.client("iam").get_paginator("list_roles").paginate() if provider else ()
         return [
             f"role {role['RoleName']}"
-            for page in pages
-            for role in page["Roles"]
+            for role in (self.aws.pages("list_roles", "Roles", "iam") if provider else ())
             if f'"{provider}"' in json.dumps(role["AssumeRolePolicyDocument"])
         ]
 
@@ -472,8 +467,7 @@ def others(aws: Aws) -> list[str]:
 
 def _importers(aws: Aws, export: str) -> list[str]:
     try:
-        pages = aws.client("cloudformation").get_paginator("list_imports")
-        return [name for page in pages.paginate(ExportName=export) for name in page["Imports"]]
+        return list(aws.pages("list_imports", "Imports", "cloudformation", ExportName=export))
     except ClientError as error:
         unused = any(words in str(error) for words in ("not imported", "does not exist"))
         if error_code(error) != "ValidationError" or not unused:
@@ -491,9 +485,6 @@ class Retry(Part):
     """A part that lets the platform act again after the credential's: an App needs the layer."""
 
     platform: Platform
-
-    def look(self) -> list[Item]:
-        return []
 
     def act(self, tell: Tell) -> None:
         self.platform.act(tell)

@@ -61,10 +61,6 @@ def _require(aws: Aws, found: Found | None) -> None:
         raise MlopsError(f"project {name} is {found.status}: {reason}")
 
 
-def _rows(parameters: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"Key": name, "Value": value} for name, value in parameters.items()]
-
-
 def update(aws: Aws, found: Found, changes: Mapping[str, str], target: str = "") -> None:
     """Change parameters of the project and wait for the result. Raise MlopsError.
 
@@ -73,7 +69,7 @@ def update(aws: Aws, found: Found, changes: Mapping[str, str], target: str = "")
     """
     had = found.stack.parameters if found.stack else {}
     kept = {name: value for name, value in had.items() if name not in GIVEN}
-    parameters = _rows(kept | dict(changes))
+    parameters = tagging.rows(kept | dict(changes))
     if found.provisioned:
         artifact = target or catalog.version_of(aws, found.provisioned)
         request: dict[str, Any] = {
@@ -281,14 +277,14 @@ class Project(Part):
             return []
         todo: list[tuple[str, str, Callable[[], Any]]] = []
         tags = {
-            **tagging.of(self.aws.settings.project),
+            **self.aws.settings.project.resource_tags(),
             "sagemaker:project-name": self.name,
             "sagemaker:project-id": found.identifier,
         }
         had = self._group_tags
         if had is not None and not tags.items() <= had.items():
             what = f"tags of model package group {self.name}"
-            request = {"ResourceArn": self._group_arn, "Tags": _rows(tags)}
+            request = {"ResourceArn": self._group_arn, "Tags": tagging.rows(tags)}
             add = partial(self.aws.sagemaker.add_tags, **request)
             todo.append((what, "so that the project shows it", add))
         if accounts := access.foreign_accounts(self.aws):
@@ -354,14 +350,14 @@ class Project(Part):
                 "TemplateName": TEMPLATE_NAME,
                 "TemplateURL": chosen.address(),
                 "RoleARN": there["LaunchRoleArn"],
-                "Parameters": _rows(given),
+                "Parameters": tagging.rows(given),
             }
             return {"TemplateProviders": [{"CfnTemplateProvider": provider}]}
         catalog.await_launch_path(self.aws, there["ProductId"])
         details = {
             "ProductId": there["ProductId"],
             "ProvisioningArtifactId": chosen.offered().identifier,
-            "ProvisioningParameters": _rows(given),
+            "ProvisioningParameters": tagging.rows(given),
         }
         return {"ServiceCatalogProvisioningDetails": details}
 
@@ -401,7 +397,7 @@ class Project(Part):
         so IAM refuses where SageMaker would report it missing, and the deletion fails.
         """
         held = {name: item.rpartition("/")[2] for name, item in self._held(found).items()}
-        tags = [{"Key": "project", "Value": self.name}]
+        tags = tagging.rows({"project": self.name})
         sagemaker, settings = self.aws.sagemaker, self.aws.settings
         if (name := held.get("ModelPackageGroup")) and self._group_tags is None:
             sagemaker.create_model_package_group(ModelPackageGroupName=name, Tags=tags)

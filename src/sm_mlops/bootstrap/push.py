@@ -15,12 +15,10 @@ from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import urlsplit
 
-from github import GithubException
-
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.commit import git
 from sm_mlops.errors import MlopsError, one_line
-from sm_mlops.github import GitHub
+from sm_mlops.github import GitHub, allowing
 from sm_mlops.settings import Settings
 
 BRANCH = "main"
@@ -73,8 +71,11 @@ class Push(Part):
             if not self._origin():
                 self._run("remote", "add", REMOTE, address)
                 tell(f"{'added':<12} remote {REMOTE} {address}")
-            # Before the push: its answer may be lost, and then nothing is left to do.
-            self._follow()
+            # Before the push: its answer may be lost, and then nothing is left to do. This lets
+            # `git pull` and `git push` use the remote, as `push -u` would.
+            if self._git("config", f"branch.{BRANCH}.remote").returncode:
+                self._run("config", f"branch.{BRANCH}.remote", REMOTE)
+                self._run("config", f"branch.{BRANCH}.merge", f"refs/heads/{BRANCH}")
         self._push(address)
         if not self.sandbox:
             self._run("update-ref", f"refs/remotes/{REMOTE}/{BRANCH}", f"refs/heads/{BRANCH}")
@@ -105,15 +106,12 @@ class Push(Part):
         return f"there is no commit on {BRANCH}", commands
 
     def _is_there(self, found: Any) -> bool:
-        with self.hub.doing(f"show the branch {BRANCH} of {found.full_name}"):
-            try:
-                found.get_branch(BRANCH)
-            except GithubException as error:
-                # GitHub answers 409 for a repository without a commit.
-                if error.status not in (404, 409):
-                    raise
-                return False
-        return True
+        what = f"show the branch {BRANCH} of {found.full_name}"
+        # GitHub answers 409 for a repository without a commit.
+        with self.hub.doing(what), allowing(404, 409):
+            found.get_branch(BRANCH)
+            return True
+        return False
 
     def _origin(self) -> str:
         return self._git("remote", "get-url", REMOTE).stdout.strip()
@@ -177,12 +175,6 @@ class Push(Part):
         rows = [one_line(row) for row in said.splitlines() if row.strip()]
         errors = [row for row in rows if row.startswith(("fatal:", "error:", "remote:", "!"))]
         return f"{line}: git says {(errors or rows or ['nothing'])[0]}"
-
-    def _follow(self) -> None:
-        """Let `git pull` and `git push` use the remote, as `push -u` would."""
-        if self._git("config", f"branch.{BRANCH}.remote").returncode:
-            self._run("config", f"branch.{BRANCH}.remote", REMOTE)
-            self._run("config", f"branch.{BRANCH}.merge", f"refs/heads/{BRANCH}")
 
     def _run(self, *arguments: str) -> None:
         done = self._git(*arguments)

@@ -26,8 +26,7 @@ def rotate_credential(part: Credential, tell: Tell) -> None:
     if found is None:
         raise MlopsError(f"there is no platform in this account yet; run {aws.command} bootstrap")
     value = part.new(tell)
-    part.store(value)
-    tell(f"{'stored':<12} {credential.WHAT}: {value.origin}")
+    part.store(value, tell)
     if "app" in value.kinds and "app" not in found:
         # The trigger's layer.
         Platform(aws, Options()).act(tell)

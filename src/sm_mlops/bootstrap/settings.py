@@ -7,11 +7,8 @@ What Jenkins needs is only named.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-
-from github import UnknownObjectException
 
 from sm_mlops import projects
 from sm_mlops.aws import Aws
@@ -21,7 +18,7 @@ from sm_mlops.bootstrap.sign_in import KEY, ROLE, Place
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
-from sm_mlops.github import GitHub, GitHubError
+from sm_mlops.github import GitHub, GitHubError, allowing
 from sm_mlops.projects import Access
 
 # A variable that names the stages whose rules GitHub refused, so that they are not tried again.
@@ -146,7 +143,7 @@ class Settings(Part):
         for item in filter(is_work, items):
             noun, _, name = item.what.partition(" ")
             folder = "environments" if noun == "environment" else f"actions/{noun}s"
-            with self.hub.doing(f"delete {item.what}"), suppress(UnknownObjectException):
+            with self.hub.doing(f"delete {item.what}"), allowing(404):
                 # Already deleted if the answer to a first attempt was lost.
                 self.hub.ask("DELETE", f"{found.url}/{folder}/{name}")
             tell(f"{'deleted':<12} {item.what}")

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from github import GithubException, UnknownObjectException
-
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import keys
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
-from sm_mlops.github import GitHub
+from sm_mlops.github import GitHub, allowing
 from sm_mlops.projects import Access
 from sm_mlops.redaction import quiet
 
@@ -49,7 +46,7 @@ class Place:
         name = self.access.environment
         if self.found is None or not name:
             return self.found
-        with self.hub.doing(f"show the environment {name}"), suppress(UnknownObjectException):
+        with self.hub.doing(f"show the environment {name}"), allowing(404):
             return self.found.get_environment(name)
         return None
 
@@ -103,13 +100,11 @@ class Place:
         """Create or change a variable."""
         body = {"name": name, "value": value}
         with self.hub.doing(f"set the variable {name}{self.of}"):
-            try:
+            # It exists, perhaps because the answer to a first attempt was lost.
+            with allowing(409):
                 self.hub.ask("POST", f"{self._url}/variables", body)
-            except GithubException as error:
-                # It exists, perhaps because the answer to a first attempt was lost.
-                if error.status != 409:
-                    raise
-                self.hub.ask("PATCH", f"{self._url}/variables/{name}", body)
+                return
+            self.hub.ask("PATCH", f"{self._url}/variables/{name}", body)
 
     def has_key(self, outputs: dict[str, str]) -> bool:
         """Return whether GitHub has the key that is in Secrets Manager; neither shows a value."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sm_mlops.aws import Aws
@@ -30,21 +29,20 @@ class Subscribers(Part):
     wanted: tuple[str, ...] = ()
 
     def look(self) -> list[Item]:
-        return list(self._items())
-
-    def _items(self) -> Iterator[Item]:
         there = self._subscribed(self._topic())
         for who in self.wanted:
             protocol(who)
+        items = []
         for who in dict.fromkeys((*there, *self.wanted)):
             what, state = f"messages to {who}", there.get(who)
             if state is None:
-                yield Item(what, Todo.CREATE)
+                items.append(Item(what, Todo.CREATE))
             elif state == PENDING:
                 how = f"{who} has to confirm the subscription; AWS has asked for that"
-                yield Item(what, Todo.PERSON, "not confirmed yet", how)
+                items.append(Item(what, Todo.PERSON, "not confirmed yet", how))
             else:
-                yield Item(what, Todo.NOTHING)
+                items.append(Item(what, Todo.NOTHING))
+        return items
 
     def _topic(self) -> str:
         return (platform.outputs(self.aws) or {}).get("TopicArn", "")
@@ -53,12 +51,9 @@ class Subscribers(Part):
         """Return the ARN, or `PENDING`, of each subscription by its endpoint."""
         if not topic:
             return {}
-        pages = self.aws.client("sns").get_paginator("list_subscriptions_by_topic")
-        return {
-            item["Endpoint"]: item["SubscriptionArn"]
-            for page in pages.paginate(TopicArn=topic)
-            for item in page["Subscriptions"]
-        }
+        operation, key = "list_subscriptions_by_topic", "Subscriptions"
+        rows = self.aws.pages(operation, key, "sns", TopicArn=topic)
+        return {item["Endpoint"]: item["SubscriptionArn"] for item in rows}
 
     def act(self, tell: Tell) -> None:
         topic = self._topic()

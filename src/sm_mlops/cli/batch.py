@@ -18,36 +18,33 @@ if TYPE_CHECKING:
     from sm_mlops.deployment.batch import Result
 
 app = typer.Typer(rich_markup_mode="markdown")
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="A file (.csv, .jsonl, .parquet), a folder of them, or an address in S3.",
+    ),
+]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUTPUT", help="A file with one of these endings, or a folder, here or in S3."
+    ),
+]
 
 
 @app.command(rich_help_panel=PANEL)
 def predict(
     context: typer.Context,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="A file (.csv, .jsonl, .parquet), a folder of them, or an address in S3.",
-            show_default=False,
-        ),
-    ],
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="OUTPUT",
-            help="A file with one of these endings, or a folder, here or in S3.",
-            show_default=False,
-        ),
-    ],
+    source: Source,
+    target: Target,
     stage: Annotated[
-        str,
-        typer.Option(help="The stage whose version predicts.", autocompletion=stage_names),
+        str, typer.Option(help="The stage whose version predicts.", autocompletion=stage_names)
     ] = "production",
     instance: Annotated[
         str,
         typer.Option(
             help="Instance type of the job; by default the first that the version supports.",
-            show_default=False,
         ),
     ] = "",
     again: Annotated[
@@ -93,11 +90,10 @@ def predict(
                 *(aws, chosen, source, target, progress(as_json)), instance=instance, again=again
             )
         except (batch.Interrupted, KeyboardInterrupt) as error:
-            words = ["predict", shlex.quote(source), shlex.quote(target), "--stage", stage]
-            command = f"{aws.command} {' '.join(words)}"
+            files = f"{shlex.quote(source)} {shlex.quote(target)}"
+            command = f"{aws.command} predict {files} --stage {stage}"
             if isinstance(error, batch.Interrupted):
-                tell(err, f"{error.name} goes on. To continue: {command}")
-                tell(err, f"To stop it: {command} --stop")
+                tell(err, f"{error} goes on. To continue: {command}\nTo stop it: {command} --stop")
             else:
                 tell(err, f"Interrupted. To start again, or continue: {command}")
             raise typer.Exit(130) from None

@@ -23,7 +23,7 @@ from sm_mlops.cli.console import (
     at_terminal,
     confirm,
     connected,
-    err,
+    fail,
     out,
     pairs,
     print_json,
@@ -105,20 +105,16 @@ def bootstrap(
     given = pairs("--platform", "AlarmTopicArn=arn:aws:sns:...", platform)
     options = Options(template_provider, given, continue_rollback, tuple(subscriber or ()))
     with connected(context, empty=True) as aws:
-        shared, parts = _parts(aws, options, yes)
-        run = Run(aws, progress(as_json), only_plan, yes)
+        shared, own = _parts(aws, options, yes)
+        run = Run(aws, as_json, only_plan, yes)
         if destroy:
-            run.destroy(shared, [part for part in parts if part is not shared])
+            run.destroy(shared, own)
         else:
-            run.connect(parts)
-    if as_json:
-        print_json({"where": run.where, "plan": run.plan, "done": run.done, "left": run.left})
-    if run.work_left and not only_plan:
-        raise typer.Exit(1)
+            run.connect([shared, *own])
 
 
 def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]:
-    """Return the platform, and all parts in order, the platform among them."""
+    """Return the platform, which comes first, and the repo's own parts in their order."""
     from sm_mlops import github
     from sm_mlops.bootstrap.by_hand import Connection, Tool
     from sm_mlops.bootstrap.credential import Credential
@@ -135,7 +131,6 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     shared = Platform(aws, options)
     ask = None if yes else at_terminal()
     return shared, [
-        shared,
         Subscribers(aws, options.subscribers),
         Connection(aws),
         Repository(aws.settings, hub),
@@ -155,12 +150,16 @@ class Run:
     """One run of the command. `plan` is what was found first, `left` what remains to be done."""
 
     aws: Aws
-    console: Console
+    as_json: bool
     only_plan: bool
     yes: bool
     plan: list[Item] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     left: list[Item] = field(default_factory=list)
+
+    @property
+    def console(self) -> Console:
+        return progress(self.as_json)
 
     @property
     def where(self) -> str:
@@ -236,11 +235,13 @@ class Run:
             tell(self.console, "You still need to do this by hand:")
         for item in asked:
             tell(self.console, f"  {item.what}: {item.remedy}")
-        if self.work_left and not self.only_plan:
-            names = ", ".join(item.what for item in self.work_left)
-            tell(err, f"mlops: not done yet: {names}", "red")
-        elif not self.work_left and not asked:
+        if not self.work_left and not asked:
             tell(self.console, nothing, "green")
+        if self.as_json:
+            found = {"plan": self.plan, "done": self.done, "left": self.left}
+            print_json({"where": self.where, **found})
+        if self.work_left and not self.only_plan:
+            raise fail(f"not done yet: {', '.join(item.what for item in self.work_left)}")
 
 
 @app.command(rich_help_panel=PANEL)

@@ -65,7 +65,6 @@ WhichStage = Annotated[
         metavar="STAGE",
         help="A file of infra/, such as staging or production.",
         autocompletion=stage_names,
-        show_default=False,
     ),
 ]
 Arn = Annotated[
@@ -73,7 +72,6 @@ Arn = Annotated[
     typer.Option(
         envvar="MODEL_PACKAGE_ARN",
         help="The version, as in the output of mlops approve and mlops models --json.",
-        show_default=False,
     ),
 ]
 
@@ -87,7 +85,6 @@ def check(
         typer.Option(
             envvar="COMMIT",
             help="Fail unless it was trained from this commit, all 40 digits.",
-            show_default=False,
         ),
     ] = "",
     as_json: AsJson = False,
@@ -126,7 +123,6 @@ def deploy(
             metavar="TIME",
             help="When the approved run began, as mlops check outputs it. Deploy nothing if the "
             "stage has received a version since whose run began later.",
-            show_default=False,
         ),
     ] = "",
     dry_run: Annotated[

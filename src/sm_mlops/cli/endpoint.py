@@ -34,7 +34,6 @@ def smoke(
         typer.Option(
             envvar="MODEL_PACKAGE_ARN",
             help="Fail unless the endpoint runs this version.",
-            show_default=False,
         ),
     ] = "",
     tolerance: Annotated[
@@ -46,7 +45,6 @@ def smoke(
             min=0,
             metavar="MILLISECONDS",
             help="Limit for the median latency of one row; by default 2000, none if asynchronous.",
-            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -109,7 +107,6 @@ def invoke(
         typer.Argument(
             help="Rows to predict: a file or folder in any format that trains, or - for standard "
             "input; by default the rows registered with the version.",
-            show_default=False,
         ),
     ] = "",
     content_type: Annotated[
@@ -117,7 +114,6 @@ def invoke(
         typer.Option(
             help="Send the file as it is, in one request, as this type. By default it is "
             "converted, and cut into pieces that fit the endpoint's limit.",
-            show_default=False,
         ),
     ] = "",
     accept: Annotated[

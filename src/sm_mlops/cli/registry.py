@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from sm_mlops import display, executions, registry
 from sm_mlops.cli.console import TERMINAL, AsJson, connected, out, print_json, say
 from sm_mlops.commit import short
 from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
-from sm_mlops.registry import Version
 from sm_mlops.training import compare, gate
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -46,7 +44,14 @@ def models(
             say(f"No version yet: train one with {aws.command} run")
             return
         pairs = zip(known[:limit], [*known[1:], None], strict=False)
-        out.print(registry_table(found[:limit], [_changed(new, old) for new, old in pairs]))
+        view = display.table("version", "status", "created", "commit", "evaluation", "changed")
+        for each, (new, old) in zip(found, pairs, strict=False):
+            created = each.created.astimezone().strftime("%Y-%m-%d %H:%M")
+            view.add_row(
+                *(str(each.version), each.approval, created, short(each.commit)),
+                *(each.evaluation, _changed(new, old)),
+            )
+        out.print(view)
 
 
 def _changed(after: dict[str, Any] | None, before: dict[str, Any] | None) -> str:
@@ -61,16 +66,6 @@ def _changed(after: dict[str, Any] | None, before: dict[str, Any] | None) -> str
 
 def _text(pair: Sequence[Any]) -> str:
     return " → ".join(text if len(text) <= 24 else f"{text[:12]}…" for text in compare.shown(pair))
-
-
-def registry_table(found: list[Version], changed: list[str]) -> Table:
-    view = display.table("version", "status", "created", "commit", "evaluation", "changed")
-    for item, texts in zip(found, changed, strict=True):
-        created = item.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        view.add_row(
-            *(str(item.version), item.approval, created, short(item.commit), item.evaluation, texts)
-        )
-    return view
 
 
 @app.command("compare", rich_help_panel=PANEL)
@@ -199,7 +194,6 @@ def report(
             show_default="the newest model that was evaluated",
         ),
     ] = None,
-    execution: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="File to write; by default in reports/.")
     ] = None,
@@ -217,7 +211,6 @@ def report(
     - `mlops report 3` shows version 3
     - `mlops report mohbegmuq4jz` shows the model of this execution
     """
-    which = execution or which
     with connected(context) as aws:
         if which is None:
             found = registry.newest_report(aws)

@@ -229,8 +229,7 @@ class Tour:
         bootstrap.bootstrap(self.context, yes=not self.ask)
         rule("Authorize the connection, as in the AWS console")
         typed("sandbox authorize", "mlops")
-        found = self.control("connections.complete", "sm-mlops")
-        say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
+        sandbox_authorize("sm-mlops")
 
     def train(self) -> Version:
         """Train; return the version, or end the command if none is registered."""

@@ -17,9 +17,7 @@ PANEL = "Tool"
 
 @app.command(rich_help_panel=PANEL)
 def upgrade(
-    version: Annotated[
-        str, typer.Argument(help="A released version; the newest by default.", show_default=False)
-    ] = "",
+    version: Annotated[str, typer.Argument(help="A released version; the newest by default.")] = "",
 ) -> None:
     """Move template and tool to another version together. `make upgrade` also renews the lock.
 

@@ -90,6 +90,25 @@ def missing(aws: Aws, account: str) -> tuple[str, ...]:
     return tuple(grant.what for grant in grants if f"+ account {account} may read" in grant.lines)
 
 
+def require(aws: Aws, there: Aws, stage: Stage) -> None:
+    """Raise MlopsError if a stage in another account cannot read the version, or its endpoint would
+    write to the registry's bucket."""
+    account, given = there.account, stage.parameters
+    if account == aws.account:
+        return
+    captures = float(given.get("DataCapturePercent", 0)) > 0
+    writes = stage.kind == "asynchronous" or stage.batch or captures
+    if writes and not given.get("OutputBucket"):
+        raise MlopsError(
+            f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
+            f"{account}: it cannot write to {aws.bucket}"
+        )
+    if lacking := missing(aws, account):
+        raise MlopsError(
+            f"account {account} cannot read {' or '.join(lacking)} yet: {aws.command} share"
+        )
+
+
 def _group_grant(aws: Aws, accounts: list[str]) -> Grant:
     """Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-deploy-xaccount.html"""
     group, sagemaker = aws.settings.model_package_group, aws.sagemaker

@@ -38,11 +38,7 @@ LEFT = timedelta(days=7)
 
 
 class Interrupted(Exception):
-    """The command was interrupted while the job `name` goes on."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    """The command was interrupted while the job, whose name this has, goes on."""
 
 
 @dataclass(frozen=True)
@@ -263,8 +259,7 @@ def _started(
 def _upload(place: Place, found: list[Path], console: Console) -> int:
     """Upload the parts that are not there, and return how many there are."""
     there, total, new = place.keys(place.input), 0, 0
-    key = place.stage.parameters.get("KmsKeyArn")
-    encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
+    encryption = objects.encryption(place.stage.parameters.get("KmsKeyArn"))
     for total, part in enumerate(batch_rows.parts(found), 1):
         if (name := _part(total)) in there:
             continue

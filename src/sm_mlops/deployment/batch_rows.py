@@ -366,9 +366,6 @@ def error_line(part: Part, index: int, reason: dict[str, Any]) -> str:
         "error": reason["error"].replace(f"row {reason['row']}", f"row {number}", 1),
     }
     [row] = part.rows.slice(index, 1).to_pylist()
-    values = {name: _shown(value) for name, value in row.items()}
+    nested = (list, dict)
+    values = {name: v if isinstance(v, nested) else as_json(v) for name, v in row.items()}
     return json.dumps({**found, "values": values}, ensure_ascii=False) + "\n"
-
-
-def _shown(value: Any) -> Any:
-    return value if isinstance(value, list | dict) else as_json(value)

@@ -98,7 +98,7 @@ def deploy(
     package = approved(aws, arn)
     _require_unchanged(aws, package)
     there = access.enter(aws, stage)
-    _require_access(aws, there, stage)
+    access.require(aws, there, stage)
     watch.require(aws, there, stage, console)
     limit = _boundary(there)
     own = {**_artifact_key(aws), **limit, **watch.capture(aws.settings, stage)}
@@ -107,8 +107,9 @@ def deploy(
         *(there, stage, package, parameters, console, started),
         *(in_turn, execute, continue_rollback, trail),
     )
-    if execute:
-        _require_quota(there, stage)
+    if execute and (fleet := stages.fleet(there.settings, stage)):
+        name, setting = quotas.name(fleet.instance, "endpoint"), f"infra/{stage.name}.json"
+        quotas.require(there, [Need(f"stage {stage.name}", name, fleet.least, setting)])
     since = datetime.now().astimezone()
     try:
         outcome = run.until_alone()
@@ -331,13 +332,6 @@ def unusual(aws: Aws, stage: Stage, package: Version) -> list[str]:
     return lines
 
 
-def _require_quota(there: Aws, stage: Stage) -> None:
-    """Raise MlopsError if the account may not have the instances that a stage begins with."""
-    if fleet := stages.fleet(there.settings, stage):
-        name, setting = quotas.name(fleet.instance, "endpoint"), f"infra/{stage.name}.json"
-        quotas.require(there, [Need(f"stage {stage.name}", name, fleet.least, setting)])
-
-
 def _require_unchanged(aws: Aws, package: Version) -> None:
     """Raise MlopsError if the artifact is no longer what was evaluated and approved.
 
@@ -357,25 +351,6 @@ def _require_unchanged(aws: Aws, package: Version) -> None:
                 f"version {package.version} is not deployed: {key} in {bucket} has been written "
                 "again since its training; find out by whom, and train a new version"
             )
-
-
-def _require_access(aws: Aws, there: Aws, stage: Stage) -> None:
-    """Raise MlopsError if a stage in another account cannot read the version, or its endpoint would
-    write to the registry's bucket."""
-    if there.account == aws.account:
-        return
-    given = stage.parameters
-    captures = float(given.get("DataCapturePercent", 0)) > 0
-    writes = stage.kind == "asynchronous" or stage.batch or captures
-    if writes and not given.get("OutputBucket"):
-        raise MlopsError(
-            f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
-            f"{there.account}: it cannot write to {aws.bucket}"
-        )
-    if lacking := access.missing(aws, there.account):
-        raise MlopsError(
-            f"account {there.account} cannot read {' or '.join(lacking)} yet: {aws.command} share"
-        )
 
 
 def _boundary(there: Aws) -> dict[str, str]:

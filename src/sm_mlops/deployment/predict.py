@@ -177,9 +177,7 @@ def _asynchronously(
     # infra/endpoint.yml allows the endpoint's role to read there.
     folder = prefix.rstrip("/").rpartition("/")[0]
     key = f"{folder}/input/{name}"
-    encryption = {}
-    if kms_key := output.get("KmsKeyId"):
-        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
+    encryption = objects.encryption(output.get("KmsKeyId"))
     aws.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **encryption)
     answer = aws.runtime.invoke_endpoint_async(
         EndpointName=endpoint.name,

@@ -20,13 +20,8 @@ NAMESPACE, VERSION = "sm-mlops", "Version"
 
 
 def keep(home: Aws, there: Aws, stage: Stage, number: int, console: Console) -> None:
-    """Record the version in the project's account, and tag the log in the stage's."""
-    version(home, stage, number, console)
-    tag_log(there, stage, console)
-
-
-def version(home: Aws, stage: Stage, number: int, console: Console) -> None:
-    """Put the version of a stage as a metric where the project's dashboard is, in its account."""
+    """Record the version as a metric where the project's dashboard is, in its account, and tag the
+    log group that SageMaker makes for an endpoint, untagged, when it first writes."""
     dimensions = {"Project": home.settings.project.project, "Stage": stage.name}
     datum = {
         "MetricName": VERSION,
@@ -35,10 +30,6 @@ def version(home: Aws, stage: Stage, number: int, console: Console) -> None:
     }
     with _telling("the dashboard does not show this version", console):
         home.client("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=[datum])
-
-
-def tag_log(there: Aws, stage: Stage, console: Console) -> None:
-    """Tag the log group that SageMaker makes for an endpoint, untagged, when it first writes."""
     arn = there.arn("logs", f"log-group:{endpoints.LOG_GROUP}/{stage.stack}")
     with _telling("the log of the endpoint has no tags", console):
         there.client("logs").tag_resource(resourceArn=arn, tags=stage.tags)

@@ -147,7 +147,7 @@ def load(settings: Settings, name: str) -> Stage:
         reviewers=_reviewers(content.get("Reviewers", None if name == "production" else []), place),
         parameters=parameters,
         # A stage may have an owner of its own.
-        tags={**tags.of(settings.project, name), **given},
+        tags={**settings.project.resource_tags(name), **given},
         idle_cost=_idle_cost(cost, place),
         priced=", ".join(str(cost[key]) for key in ("Region", "Priced") if cost.get(key)),
         batch=_batch(content.get("Batch"), place),

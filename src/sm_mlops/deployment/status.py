@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from sm_mlops import display, executions, registry, stacks
 from sm_mlops.aws import DENIED, Aws, ignoring
@@ -170,10 +169,6 @@ def idle(running: Iterable[Running]) -> list[str]:
     return [f"{dollars:.0f} USD a month, {prices}" for prices, dollars in sums.items()]
 
 
-def _health(row: Running) -> Text:
-    return display.colored(row.health, "green" if row.health.startswith("ok") else "yellow")
-
-
 def table(running: Iterable[Running]) -> Table:
     rows = list(running)
     accounts = len({row.account for row in rows}) > 1
@@ -189,6 +184,7 @@ def table(running: Iterable[Running]) -> Table:
         view.add_column(heading, overflow="fold")
     for row in rows:
         since = row.since.astimezone().strftime("%Y-%m-%d %H:%M") if row.since else ""
+        health = display.colored(row.health, "green" if row.health.startswith("ok") else "yellow")
         cells: list[Any] = [
             str(row.version) if row.version is not None else "-",
             display.colored(row.state),
@@ -196,7 +192,7 @@ def table(running: Iterable[Running]) -> Table:
             since,
             short(row.commit),
             "" if row.idle_cost is None else f"{row.idle_cost:.0f}",
-            *([_health(row)] if checked else []),
+            *([health] if checked else []),
             row.note,
         ]
         view.add_row(row.stage, *([row.account] if accounts else []), *cells)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from botocore.exceptions import ClientError
-
 from sm_mlops import images
-from sm_mlops.aws import error_code
+from sm_mlops.aws import ignoring
 from sm_mlops.bootstrap import needs
 from sm_mlops.doctor.account import denied
 from sm_mlops.doctor.scene import Finding, Scene, failed, ok
@@ -28,15 +26,14 @@ def image(scene: Scene) -> Iterator[Finding]:
         return
     place = images.address(name)
     which = {"imageTag": place["tag"]} if "tag" in place else {"imageDigest": place["digest"]}
-    try:
-        scene.client("ecr").describe_images(
+    found = None
+    with ignoring(*ABSENT):
+        found = scene.client("ecr").describe_images(
             registryId=name.partition(".")[0],
             repositoryName=place["repository"],
             imageIds=[which],
         )
-    except ClientError as error:
-        if error_code(error) not in ABSENT:
-            raise
+    if found is None:
         yield failed(f"{name} does not exist", "push it, or change image in mlops.yaml")
         return
     role = settings.role_arn(scene.aws.account)

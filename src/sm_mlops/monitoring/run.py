@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from sm_mlops import quotas, roles, stacks
+from sm_mlops import quotas, stacks
 from sm_mlops.aws import Aws, exists
 from sm_mlops.deployment import access
 from sm_mlops.deployment.stages import Stage
@@ -16,7 +16,7 @@ from sm_mlops.interruption import answered
 from sm_mlops.settings import Settings
 from sm_mlops.training import artifacts
 from sm_mlops.training.definition import Compiled, quiet_sdk
-from sm_mlops.training.run import machines, upsert
+from sm_mlops.training.run import awaited, machines, upsert
 
 
 def compile_monitor(settings: Settings, account: str) -> Compiled:
@@ -38,7 +38,7 @@ def upload(aws: Aws, say: Callable[[str], None]) -> None:
     artifacts.upload_code(aws, compiled.objects)
     pipeline = aws.settings.monitor_pipeline
     purpose = f"Checks the deployed stages of {aws.settings.project.github}"
-    roles.awaited(lambda: upsert(aws, compiled.definition, pipeline, purpose), say)
+    awaited(lambda: upsert(aws, compiled.definition, pipeline, purpose), say)
     say(f"monitor    pipeline {pipeline} uploaded")
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sm_mlops import dates, objects, registry
-from sm_mlops.aws import ABSENT, DENIED, Aws, error_code, ignoring, split_s3
+from sm_mlops.aws import ABSENT, DENIED, Aws, ignoring, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
@@ -239,19 +239,13 @@ def upload_champion(aws: Aws, *, waived: bool = False) -> Champion:
 
 def _keys(aws: Aws, prefix: str) -> set[str]:
     """Return the key of each object below `prefix`. Raise MlopsError without the bucket."""
-    from botocore.exceptions import ClientError
-
-    try:
+    with ignoring("NoSuchBucket"):
         return {item["Key"] for item in objects.listed(aws, aws.bucket, prefix)}
-    except ClientError as error:
-        if error_code(error) != "NoSuchBucket":
-            raise
-        raise MlopsError(
-            f"the artifact bucket {aws.bucket} does not exist: "
-            "create it, or set aws.bucket in mlops.yaml to yours"
-        ) from error
+    raise MlopsError(
+        f"the artifact bucket {aws.bucket} does not exist: "
+        "create it, or set aws.bucket in mlops.yaml to yours"
+    )
 
 
 def _encryption(aws: Aws) -> dict[str, str]:
-    key = aws.settings.aws.kms_key
-    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
+    return objects.encryption(aws.settings.aws.kms_key)

@@ -51,10 +51,11 @@ def load(aws: Aws, number: int) -> Side:
         notes.append(f"version {number} was made by an older tool: only metrics and data are known")
     place = artifacts.trained_on(aws, found.execution)
     address = {"data.address": place} if place else {}
+    rows = {f"data.rows.{part}": count for part, count in (gate or {}).get("rows", {}).items()}
     metrics = {name: entry["value"] for name, entry in (gate or {}).get("metrics", {}).items()}
     return Side(
         found,
-        {**_registered(found), **address, **_rows(gate), **(about or {}).get("settings", {})},
+        {**_registered(found), **address, **rows, **(about or {}).get("settings", {})},
         {name: value for name, value in metrics.items() if abs(value) < 1e300},
         (about or {}).get("training", {}),
         tuple(notes),
@@ -85,10 +86,6 @@ def _registered(found: Version) -> dict[str, Any]:
     for name, instance in zip(_INSTANCES, metadata.get("Instances", "").split(), strict=False):
         known[f"compute.{name}.instance"] = instance
     return known | ({"image": found.image} if found.image else {})
-
-
-def _rows(gate: dict[str, Any] | None) -> dict[str, Any]:
-    return {f"data.rows.{part}": count for part, count in (gate or {}).get("rows", {}).items()}
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

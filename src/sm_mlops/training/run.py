@@ -7,14 +7,15 @@ import json
 import math
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import filesize
 
-from sm_mlops import commit, dates, executions, quotas, roles, tags
+from sm_mlops import commit, dates, executions, quotas, tags
 from sm_mlops.aws import DENIED, Aws, exists, ignoring, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.executions import Execution
@@ -38,6 +39,8 @@ DESCRIPTION = re.compile(
     rf"({re.escape(executions.REASON)}.*)?"
 )
 LONGEST_VALUE = 1024  # of StartPipelineExecution
+ROLE_SECONDS, ROLE_ATTEMPTS = 15.0, 4
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None], reason: str = "")
     say(f"commit     {at}")
     if at.endswith("-dirty"):
         say("           uncommitted changes: this version cannot be rebuilt from its commit alone")
-    pipeline_version = roles.awaited(lambda: upsert(aws, wanted.compiled.definition), say)
+    pipeline_version = awaited(lambda: upsert(aws, wanted.compiled.definition), say)
     values = {
         "DataHash": wanted.data.digest,
         "Commit": at,
@@ -164,7 +167,7 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None], reason: str = "")
         "PipelineParameters": [{"Name": name, "Value": value} for name, value in values.items()],
     }
     begin = partial(answered, aws.sagemaker.start_pipeline_execution, **request)
-    answer = roles.awaited(begin, say)
+    answer = awaited(begin, say)
     arn = str(answer["PipelineExecutionArn"])
     say(f"execution  {arn}")
     return arn
@@ -279,8 +282,27 @@ def ensure_model_package_group(aws: Aws) -> None:
         sagemaker.create_model_package_group(
             ModelPackageGroupName=group,
             ModelPackageGroupDescription=f"Versions of {aws.settings.project.project}",
-            Tags=tags.rows(tags.of(aws.settings.project)),
+            Tags=tags.rows(aws.settings.project.resource_tags()),
         )
+
+
+def awaited(attempt: Callable[[], Answer], say: Callable[[str], None]) -> Answer:
+    """Return what `attempt` returns; repeat it while SageMaker cannot assume a role that is new.
+
+    A role that nobody trusts gets the service's own error after that. Source (of "eventual
+    consistency"): https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
+    """
+    from botocore.exceptions import ClientError
+
+    for _ in range(ROLE_ATTEMPTS - 1):
+        try:
+            return attempt()
+        except ClientError as error:
+            if "assume role" not in str(error):
+                raise
+            say("waiting    SageMaker cannot assume the pipeline's role yet")
+            time.sleep(ROLE_SECONDS)
+    return attempt()
 
 
 def upsert(aws: Aws, definition: str, name: str = "", purpose: str = "") -> int:
@@ -295,7 +317,7 @@ def upsert(aws: Aws, definition: str, name: str = "", purpose: str = "") -> int:
         "PipelineDefinition": definition,
         "RoleArn": aws.settings.role_arn(aws.account),
     }
-    own = tags.rows(tags.of(aws.settings.project))
+    own = tags.rows(aws.settings.project.resource_tags())
     if not exists(aws.sagemaker.describe_pipeline, PipelineName=request["PipelineName"]):
         description = purpose or f"Trains the model of {aws.settings.project.github}"
         aws.sagemaker.create_pipeline(**request, PipelineDescription=description, Tags=own)

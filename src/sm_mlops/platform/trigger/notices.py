@@ -16,7 +16,6 @@ from typing import Any
 
 import registry  # type: ignore[import-not-found]
 import retraining  # type: ignore[import-not-found]
-from botocore.exceptions import ClientError
 from claims import Claim  # type: ignore[import-not-found]
 from registry import Ignored, client
 
@@ -218,13 +217,9 @@ def _failed(event: dict[str, Any], _: Any) -> Notice:
     if not _FAILED.fullmatch(status):
         raise Ignored(f"a stack is {status}")
     formation = client("cloudformation")
-    try:
+    with registry.ignoring_absence("the stack was deleted in the meantime"):
         [stack] = formation.describe_stacks(StackName=arn)["Stacks"]
         events = formation.describe_stack_events(StackName=arn)["StackEvents"]
-    except ClientError as error:
-        if "does not exist" not in str(error):
-            raise
-        raise Ignored("the stack was deleted in the meantime") from error
     tags = {tag["Key"]: tag["Value"] for tag in stack.get("Tags", ())}
     project, stage = tags.get("project", ""), tags.get("stage", "")
     if stack["StackName"] not in (f"{project}-{stage}", f"{project}-{stage}-watch"):

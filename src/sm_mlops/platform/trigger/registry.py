@@ -5,10 +5,12 @@ An event is only a hint; this is what is deployed, and from where it is trained 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import urllib.parse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +69,18 @@ def client(service: str) -> Any:
     return botocore.session.get_session().create_client(service, config=config)
 
 
+@contextlib.contextmanager
+def ignoring_absence(why: str) -> Iterator[None]:
+    """Raise Ignored, because of what is said, if what AWS is asked for does not exist."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if not code.startswith("ResourceNotFound") and "does not exist" not in str(error):
+            raise
+        raise Ignored(why) from error
+
+
 def approved(arn: str) -> Version:
     """Return the version as the registry has it now.
 
@@ -98,7 +112,7 @@ def approved(arn: str) -> Version:
 
 def champions_repository(project: str) -> Repository:
     """Return the repository of the project's newest approved version. Raise Ignored without one."""
-    try:
+    with ignoring_absence(f"{project} has no model package group"):
         found = client("sagemaker").list_model_packages(
             ModelPackageGroupName=project,
             ModelApprovalStatus="Approved",
@@ -106,10 +120,6 @@ def champions_repository(project: str) -> Repository:
             SortOrder="Descending",
             MaxResults=1,
         )["ModelPackageSummaryList"]
-    except ClientError as error:
-        if "does not exist" not in str(error):
-            raise
-        raise Ignored(f"{project} has no model package group") from error
     if not found:
         raise Ignored(f"{project} has no approved version, which would name its repository")
     return origin(describe(found[0]["ModelPackageArn"]))
@@ -117,12 +127,8 @@ def champions_repository(project: str) -> Repository:
 
 def describe(arn: str) -> dict[str, Any]:
     """Return what the registry has of a version. Raise Ignored if it is gone."""
-    try:
+    with ignoring_absence("deleted in the meantime"):
         return dict(client("sagemaker").describe_model_package(ModelPackageName=arn))
-    except ClientError as error:
-        if "does not exist" not in str(error):
-            raise
-        raise Ignored("deleted in the meantime") from error
 
 
 def origin(package: dict[str, Any]) -> Repository:

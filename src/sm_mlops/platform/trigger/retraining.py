@@ -18,7 +18,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from claims import Claim  # type: ignore[import-not-found]
-from registry import Ignored, client  # type: ignore[import-not-found]
+from registry import Ignored, client, ignoring_absence  # type: ignore[import-not-found]
 
 # Between the scheduled times of two trainings, however many come late.
 _HOUR = timedelta(hours=1)
@@ -77,12 +77,8 @@ def drift(event: dict[str, Any], context: Any) -> Drift:
     if (event.get("account"), event.get("region")) != (account, region):
         raise Ignored("an alarm of another account or region")
     arn = f"arn:{partition}:cloudwatch:{region}:{account}:alarm:{name}"
-    try:
+    with ignoring_absence(f"{name} was deleted in the meantime"):
         tags = client("cloudwatch").list_tags_for_resource(ResourceARN=arn)["Tags"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("ResourceNotFound", "ResourceNotFoundException"):
-            raise
-        raise Ignored(f"{name} was deleted in the meantime") from error
     found = {tag["Key"]: tag["Value"] for tag in tags}
     project, stage = found.get("project", ""), found.get("stage", "")
     if name != f"{project}-{stage}-drift":
@@ -204,12 +200,8 @@ def by_schedule(event: Any) -> Retraining:
     if stage != _STAGE:
         raise Ignored(f"only {_STAGE} starts a training, not {stage}")
     name = f"{project}-{stage}-retrain"
-    try:
+    with ignoring_absence(f"there is no schedule {name}"):
         schedule = client("scheduler").get_schedule(Name=name)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ResourceNotFoundException":
-            raise
-        raise Ignored(f"there is no schedule {name}") from error
     if schedule["State"] != "ENABLED":
         raise Ignored(f"schedule {name} is {schedule['State']}")
     if not _asks(schedule, project, stage, str(given["Stack"])):
