@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 
 import github_description
 from generated import clean_copy
@@ -35,6 +37,13 @@ SLOWEST = {"test_loop.py", "test_rendered.py", "test_workflows_act.py", "test_wo
 gc.disable()
 # A shell that starts this in the background ignores Ctrl-C, which tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long an example takes says what else the machine does; and fixtures hold for all examples.
+hypothesis.settings.register_profile(
+    "sm-mlops",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("sm-mlops")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,7 +21,6 @@ from sm_mlops.sandbox.wire import ApiError
 pytestmark = pytest.mark.slow
 CHECKED = settings(
     max_examples=250,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -18,7 +18,7 @@ from typing import Any
 
 import boto3
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sm_mlops.sandbox import Server
@@ -271,7 +271,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(event=JSON)
 def test_whatever_comes_as_an_event_starts_nothing_and_breaks_nothing(
     trigger: Any, github: GitHub, event: Any

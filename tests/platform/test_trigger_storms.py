@@ -274,7 +274,6 @@ def storms(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]
         )(test)
         return settings(
             max_examples=examples,
-            deadline=None,
             derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -33,7 +33,6 @@ from trigger_case import functions
 ROOT = Path(__file__).resolve().parents[2]
 CHECKED = settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),

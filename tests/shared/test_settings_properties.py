@@ -17,7 +17,7 @@ from typing import Any
 import botocore.session
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from repos import IDENTITY, TEMPLATE, Repo
@@ -26,9 +26,7 @@ from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import PARAMETERS, Project, Settings, SettingsError, load, parameter_name
 
-QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=150)
 OWN = yaml.safe_load((TEMPLATE / "mlops.yaml").read_text(encoding="utf-8"))
 SCALARS = st.one_of(
     st.none(),
@@ -229,7 +227,7 @@ def accepts(service: str, shape: str, name: str) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(PROJECTS, st.sampled_from(REGIONS), st.from_regex(r"[0-9]{12}", fullmatch=True))
 def test_names_of_every_project_in_every_region_are_names_to_aws(
     project: str, region: str, account: str
@@ -271,7 +269,7 @@ def test_the_partition_of_a_region_is_the_one_it_is_in() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.from_regex(r"[a-z][a-z0-9_]*", fullmatch=True))
 def test_a_hyperparameter_makes_a_parameters_name(name: str) -> None:
     assert accepts("sagemaker", "PipelineParameterName", parameter_name(name)) or len(name) > 256

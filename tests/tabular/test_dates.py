@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_case import Case, DataError, model_schema
@@ -97,9 +97,7 @@ def test_a_number_that_may_be_no_milliseconds_is_refused_and_says_how_to_write_d
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)),

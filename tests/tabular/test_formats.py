@@ -15,7 +15,7 @@ import pyarrow.feather as feather
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_case import Case, DataError
@@ -172,9 +172,7 @@ STARTS = [
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=400)
 @given(
     st.sampled_from(STARTS),
     st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)),

@@ -284,7 +284,7 @@ def test_payloads_are_predicted_or_refused_with_a_reason(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([CSV, JSON, LINES]), st.one_of(st.binary(), st.text().map(str.encode)))
 @example(JSON, b"[" * 100_000)
 @example(JSON, b'{"a":' * 100_000)
@@ -314,7 +314,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_any_value_in_any_column_is_predicted_or_refused_with_a_reason(
     endpoints: list[Endpoint], data: st.DataObject

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from model_case import Case, DataError
@@ -54,8 +54,6 @@ def case(tmp_path: Path) -> Case:
 @pytest.mark.slow
 @settings(
     max_examples=250,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=(Phase.explicit, Phase.generate),  # shrinking would take minutes
 )
 @given(COLUMN, st.sampled_from(";,\t"))

@@ -11,7 +11,7 @@ from typing import Any
 import botocore.session
 import pytest
 from hooks import pre_gen_project
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -290,8 +290,6 @@ def test_a_legal_project_leaves_room_for_the_names_of_its_deployment(project: st
     assert re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]{0,127}", f"{project}-production")
 
 
-# No deadline: botocore reads its model in the first example, which takes long on a busy machine.
-@settings(deadline=None)
 @given(st.text(st.sampled_from("aA1-_. é"), max_size=40))
 def test_the_project_rule_admits_nothing_sagemaker_refuses(project: str) -> None:
     refused = problems(good() | {"sagemaker_project": project})
