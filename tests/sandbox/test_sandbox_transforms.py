@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from endpoint_cases import BROKEN, BUCKET, ROLE, Hosting, hosting, until
-from sandbox_cases import REGION
+from sandbox_cases import REGION, fail, get, join, step
 from sm_mlops.sandbox import Server, quotas
 from sm_mlops.sandbox.transforms import MEGABYTE
 from transform_cases import COUNT, LINES, job, source
@@ -101,6 +102,17 @@ def test_pieces_are_whole_lines_within_the_limit_and_answers_keep_their_order(
     assert firsts == ["slow", "3", "6"]
 
 
+def test_single_records_and_whole_objects(aws: Hosting, model: str) -> None:
+    data = source(aws, a="1\n2\n3\n")
+    single = job(model, data, BatchStrategy="SingleRecord")
+    whole = job(model, data, InputSplitType="None", OutputAssembleWith="None")
+    for request, counts in ((single, [1, 1, 1]), (whole, [3])):
+        assert ended(aws, request)["TransformJobStatus"] == "Completed"
+        answers = outputs(aws, request)["a.out"]
+        assert [json.loads(line)["lines"] for line in answers.splitlines()] == counts
+        assert answers.endswith(b"\n") == (request is single)
+
+
 @pytest.mark.parametrize(
     ("bad", "reason", "logged"),
     [
@@ -178,13 +190,11 @@ def test_the_role_of_the_model_reads_and_writes(aws: Hosting) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"DataProcessing": {"InputFilter": "$.a"}}, "CreateTransformJob with InputFilter"),
+        ({"DataProcessing": {"InputFilter": "$..a"}}, "not a JSONPath expression"),
         (
             {"DataProcessing": {"JoinSource": "Input"}, "OutputAccept": "application/json"},
-            "CreateTransformJob with rows joined in",
+            "CreateTransformJob with DataProcessing of other data",
         ),
-        ({"BatchStrategy": "SingleRecord"}, "CreateTransformJob with BatchStrategy SingleRecord"),
-        ({"InputSplitType": "None"}, "CreateTransformJob with SplitType None"),
         ({"ModelClientConfig": {}}, "CreateTransformJob with ModelClientConfig"),
         ({"InputSplitType": "RecordIO"}, "CreateTransformJob with SplitType RecordIO"),
         ({"ResourcesInstanceCount": 2}, "CreateTransformJob with InstanceCount 2"),
@@ -215,10 +225,47 @@ def test_a_name_is_used_once_and_a_quota_limits_the_jobs(
 
 
 def test_predictions_join_their_rows(aws: Hosting, model: str) -> None:
-    data = source(aws, a='{"id": 1}\n', b='{"id": 1}\n{"id": 2}\n')
-    request = job(model, data, DataProcessing={"JoinSource": "Input"})
+    data = source(aws, a='{"id": 1}\n{"id": 2}\n')
+    both = {"JoinSource": "Input", "OutputFilter": "$['id','SageMakerOutput']"}
+    request = job(model, data, BatchStrategy="SingleRecord", DataProcessing=both)
+    assert ended(aws, request)["TransformJobStatus"] == "Completed"
+    rows = [json.loads(line) for line in outputs(aws, request)["a.out"].splitlines()]
+    assert [row["id"] for row in rows] == [1, 2]
+    assert [row["SageMakerOutput"]["first"] for row in rows] == [['{"id": 1}'], ['{"id": 2}']]
     # One answer for two rows.
+    request = job(model, data, DataProcessing=both)
     assert ended(aws, request)["FailureReason"].startswith("ClientError: See job logs")
-    [(name, row)] = outputs(aws, request).items()
-    joined = json.loads(row)
-    assert (name, joined["id"], joined["SageMakerOutput"]["lines"]) == ("a.out", 1, 1)
+
+
+def test_a_pipeline_transforms(aws: Hosting, model: str) -> None:
+    request = job(get("Parameters.Model"), source(aws, a="1\n"))
+    del request["TransformJobName"]
+    path = get("Steps.Predict.TransformOutput.S3OutputPath")
+    steps = [step("Predict", "Transform", request), fail("End", join(" ", "lies in", path))]
+    steps[1]["DependsOn"] = ["Predict"]
+    name = {"Name": "Model", "Type": "String", "DefaultValue": model}
+    found = aws.run(steps, parameters=[name])
+    assert found.steps["Predict"]["StepStatus"] == "Succeeded", found.steps
+    arn = found.steps["Predict"]["Metadata"]["TransformJob"]["Arn"]
+    tags = aws.sagemaker.list_tags(ResourceArn=arn)["Tags"]
+    assert {"Key": "sagemaker:pipeline-execution-arn", "Value": found.arn} in tags
+    to = request["TransformOutput"]["S3OutputPath"]
+    assert found.steps["End"]["FailureReason"] == f"lies in {to}"
+    assert set(outputs(aws, request)) == {"a.out"}
+    refused = job(model, source(aws, a="refuse\n"))
+    del refused["TransformJobName"]
+    found = aws.run([step("Predict", "Transform", refused)])
+    assert found.steps["Predict"]["FailureReason"] == (
+        "ClientError: ClientError: See job logs for more information"
+    )
+
+
+def test_a_stopped_pipeline_stops_its_transform(aws: Hosting, model: str, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    request = job(model, source(aws, a="hold\n"), Environment={"HELD": str(held)})
+    del request["TransformJobName"]
+    arn = aws.start([step("Predict", "Transform", request)])
+    until(held.exists)
+    aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+    found = aws.wait(arn)
+    assert (found.status, found.steps["Predict"]["StepStatus"]) == ("Stopped", "Stopped")

@@ -20,6 +20,7 @@ from sm_mlops.sandbox.wire import invalid, not_implemented, service_model
 JOB_OPERATIONS = {
     "Processing": ("CreateProcessingJob", "DescribeProcessingJob"),
     "Training": ("CreateTrainingJob", "DescribeTrainingJob"),
+    "Transform": ("CreateTransformJob", "DescribeTransformJob"),
     "RegisterModel": ("CreateModelPackage", "DescribeModelPackage"),
 }
 STEP_TYPES = (*JOB_OPERATIONS, "Condition", "Fail")

@@ -25,6 +25,7 @@ from sm_mlops.sandbox.job_folder import split_uri
 from sm_mlops.sandbox.jobs import KILLED, PROCESSING, TRAINING, Jobs
 from sm_mlops.sandbox.objects import NoSuchObject
 from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.transforms import TRANSFORM, Transforms
 from sm_mlops.sandbox.wire import as_text, input_shape, moment, public, snake_case
 
 EXECUTION = "PipelineExecution"
@@ -58,11 +59,13 @@ class Execution:
         record: Record,
         store: Store,
         jobs: Jobs,
+        transforms: Transforms,
         objects: RoleObjects,
         client: Callable[[], Any],
         on_status: Callable[[str], None] = lambda previous: None,
     ) -> None:
-        self.record, self.store, self.jobs, self.objects = record, store, jobs, objects
+        self.record, self.store, self.objects = record, store, objects
+        self.jobs, self.transforms = jobs, transforms
         self._client, self._on_status = client, on_status
         self.definition: Definition = parse(record["_definition"])
         self.parameters = bind(self.definition, record["_parameters"])
@@ -181,9 +184,15 @@ class Execution:
             self._stop_job(row)
 
     def _stop_job(self, row: Record) -> None:
-        for kind in (PROCESSING, TRAINING):
+        for kind in (PROCESSING, TRAINING, TRANSFORM):
             if kind in row.get("Metadata", {}):
-                self.jobs.stop(kind, row["Metadata"][kind]["Arn"])
+                self._stop(kind, row["Metadata"][kind]["Arn"])
+
+    def _stop(self, kind: str, arn: str) -> None:
+        if kind == TRANSFORM:
+            self.transforms.stop(arn)
+        else:
+            self.jobs.stop(kind, arn)
 
     # One step.
 
@@ -235,8 +244,8 @@ class Execution:
             row["Metadata"] = {kind: {"Arn": arn}}
             self._save()
         if self.stopping.is_set():
-            self.jobs.stop(kind, arn)
-        self.jobs.wait(arn)
+            self._stop(kind, arn)
+        (self.transforms if kind == TRANSFORM else self.jobs).wait(arn)
         job = self.store.get(kind, arn)
         status = job[f"{kind}Status"] if job else "Deleted"
         if status == "Completed":
@@ -335,7 +344,7 @@ class Execution:
         metadata = self.record["_steps"].get(name, {}).get("Metadata", {})
         if "Condition" in metadata:
             return metadata["Condition"]
-        for kind in (PROCESSING, TRAINING, "RegisterModel"):
+        for kind in (PROCESSING, TRAINING, TRANSFORM, "RegisterModel"):
             if kind in metadata:
                 member = "ModelPackage" if kind == "RegisterModel" else kind
                 found = self.store.get(member, metadata[kind]["Arn"])

@@ -17,6 +17,7 @@ from sm_mlops.sandbox.jobs import Jobs
 from sm_mlops.sandbox.objects import Objects
 from sm_mlops.sandbox.policies import NO_ROLE, check_role
 from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.transforms import Transforms
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, missing, pick
 
 PIPELINE = "Pipeline"
@@ -36,9 +37,11 @@ class Pipelines:
         store: Store,
         objects: Objects,
         jobs: Jobs,
+        transforms: Transforms,
         client: Callable[[str, str], Any],
     ) -> None:
-        self.store, self.objects, self.jobs, self._client = store, objects, jobs, client
+        self.store, self.objects, self._client = store, objects, client
+        self.jobs, self.transforms = jobs, transforms
         self.running: dict[str, Execution] = {}
         self.on_end: Callable[[], None] = lambda: None
         self.on_status: Callable[[Record, str], None] = lambda record, previous: None
@@ -174,6 +177,7 @@ class Pipelines:
             record,
             self.store,
             self.jobs,
+            self.transforms,
             RoleObjects(self.objects, role, caller),
             lambda: self._client(caller.region, role),
             lambda previous: self.on_status(record, previous),

@@ -145,7 +145,9 @@ class Server:
         self.runtime.on_idle = self.end_if_idle
         self.transforms = Transforms(self.store, self.objects, self.folder / FOLDER)
         self.transforms.on_idle = self.end_if_idle
-        self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.clients.of_role)
+        self.pipelines = Pipelines(
+            self.store, self.objects, self.jobs, self.transforms, self.clients.of_role
+        )
         self.pipelines.on_end = self.end_if_idle
         self.stacks = Stacks(
             self.store, lambda service, region, key: self.client(region, service, key)

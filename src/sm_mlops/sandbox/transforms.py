@@ -25,7 +25,7 @@ from sm_mlops.sandbox.endpoints import SERVING_LOG
 from sm_mlops.sandbox.hosting import MODEL, archive, check_key, find, listed, location
 from sm_mlops.sandbox.job_folder import LONGEST_REASON, relative_key
 from sm_mlops.sandbox.jobs import KILLED, refuse_volume_key
-from sm_mlops.sandbox.joining import LINES, Mismatch, joined
+from sm_mlops.sandbox.joining import CSV, LINES, Joining, Mismatch
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.quotas import INSTANCES
 from sm_mlops.sandbox.serving import Answer, Container, NoAnswer, ServingFailed
@@ -39,6 +39,8 @@ MEGABYTE = 1024 * 1024
 # Of a request, and of all that are sent at the same time.
 PAYLOAD, LARGEST = 6, 100
 SECONDS, RETRIES = 600.0, 3  # The defaults of ModelClientConfig.
+# What DataProcessing does unless it is told otherwise.
+PLAIN = {"InputFilter": "$", "JoinSource": "None", "OutputFilter": "$"}
 SEE_LOGS = "See job logs for more information"
 MEMBERS = (
     *("TransformJobName", "ModelName", "MaxConcurrentTransforms", "MaxPayloadInMB", "Environment"),
@@ -61,6 +63,8 @@ class _Running:
     container: Container
     objects: RoleObjects
     data_log: Path
+    joining: Joining | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def note(self, text: str) -> None:
@@ -121,11 +125,24 @@ class Transforms:
             if record["TransformJobStatus"] != "InProgress":
                 status = record["TransformJobStatus"]
                 raise invalid(f"The request was rejected because the job is in status {status}.")
-            job = self.running[record["TransformJobArn"]]
-            self._set_status(record, "Stopping")
+        self.stop(record["TransformJobArn"])
+        return {}
+
+    def stop(self, arn: str) -> None:
+        """Ask a job to end, if it runs."""
+        with self.store.lock:
+            job = self.running.get(arn)
+            if job is None or job.record["TransformJobStatus"] != "InProgress":
+                return
+            self._set_status(job.record, "Stopping")
         job.stop.set()
         job.container.stop()
-        return {}
+
+    def wait(self, arn: str) -> None:
+        """Wait until a job has ended."""
+        job = self.running.get(arn)
+        if job is not None:
+            job.ended.wait()
 
     def list_transform_jobs(self, params: Params, caller: Caller) -> Params:
         return listed(self.store, TRANSFORM, "TransformJobSummaries", params, caller)
@@ -183,7 +200,7 @@ class Transforms:
             model["Environment"] | record.get("Environment", {}) | _variables(record),
             caller.region,
         )
-        return _Running(record, container, objects, folder / "data-log.log")
+        return _Running(record, container, objects, folder / "data-log.log", _joining(record))
 
     def _run(self, job: _Running) -> None:
         record = job.record
@@ -206,6 +223,7 @@ class Transforms:
                 self._finish(record, status, reason)
             with self.store.lock:
                 self.running.pop(record["TransformJobArn"], None)
+            job.ended.set()
             self.on_idle()
 
     def _transform(self, job: _Running) -> str:
@@ -293,11 +311,10 @@ class Transforms:
 
 def _predict(job: _Running, piece: bytes) -> bytes:
     """Return what is stored for a piece. Raises _Failed."""
-    answer = _ask(job, piece)
-    if job.record.get("DataProcessing", {}).get("JoinSource") != "Input":
-        return answer
+    if job.joining is None:
+        return _ask(job, piece)
     try:
-        return joined(piece, answer)
+        return job.joining.joined(piece, _ask(job, job.joining.asked(piece)))
     except Mismatch as error:
         raise _Failed("ClientError", str(error)) from error
 
@@ -332,6 +349,20 @@ def _ask(job: _Running, piece: bytes) -> bytes:
 def _pieces(stream: IO[bytes], record: Record) -> Iterator[bytes]:
     """Yield the bodies of the requests for an object, each within MaxPayloadInMB."""
     most = _settings(record)["MaxPayloadInMB"] * MEGABYTE
+
+    def fitting(body: bytes) -> bytes:
+        if len(body) > most:
+            raise _Failed(
+                "ClientError", f"a payload exceeds MaxPayloadInMB ({most // MEGABYTE} MB)"
+            )
+        return body
+
+    if record["TransformInput"].get("SplitType", "None") == "None":
+        yield fitting(stream.read(most + 1))
+        return
+    if record.get("BatchStrategy") == "SingleRecord":
+        yield from map(fitting, stream)
+        return
     rest = b""
     while block := stream.read(most - len(rest)):
         rest += block
@@ -339,11 +370,8 @@ def _pieces(stream: IO[bytes], record: Record) -> Iterator[bytes]:
             continue
         cut = rest.rfind(b"\n") + 1
         if not cut:
-            if not stream.read(1):
-                break
-            raise _Failed(
-                "ClientError", f"a payload exceeds MaxPayloadInMB ({most // MEGABYTE} MB)"
-            )
+            fitting(rest + stream.read(1))
+            break
         yield rest[:cut]
         rest = rest[cut:]
     if rest:
@@ -352,10 +380,11 @@ def _pieces(stream: IO[bytes], record: Record) -> Iterator[bytes]:
 
 def _settings(record: Record) -> dict[str, Any]:
     """Return the settings as the job's log shows them. The image has no /execution-parameters."""
+    strategy = record.get("BatchStrategy", "MultiRecord")
     return {
         "MaxConcurrentTransforms": record.get("MaxConcurrentTransforms") or 1,
         "MaxPayloadInMB": record.get("MaxPayloadInMB", PAYLOAD),
-        "BatchStrategy": "MULTI_RECORD",
+        "BatchStrategy": "SINGLE_RECORD" if strategy == "SingleRecord" else "MULTI_RECORD",
     }
 
 
@@ -370,6 +399,27 @@ def _variables(record: Record) -> dict[str, str]:
     }
 
 
+def _joining(record: Record) -> Joining | None:
+    """Return how a job joins, None if it stores what the container answers."""
+    given = record.get("DataProcessing") or {}
+    if not any(given.get(name, plain) != plain for name, plain in PLAIN.items()):
+        return None
+    kinds = (record["TransformInput"].get("ContentType"), record["TransformOutput"].get("Accept"))
+    lines = (
+        record["TransformInput"].get("SplitType"),
+        record["TransformOutput"].get("AssembleWith"),
+    )
+    if not {*kinds} <= {CSV, LINES} or len({*kinds}) > 1 or lines != ("Line", "Line"):
+        raise not_implemented(
+            "sagemaker:CreateTransformJob with DataProcessing of other data than lines of "
+            f"{CSV} or {LINES}, in ContentType, Accept, SplitType and AssembleWith alike"
+        )
+    try:
+        return Joining(given, *kinds)
+    except Mismatch as error:
+        raise invalid(str(error)) from error
+
+
 def _refuse(params: Params, caller: Caller) -> None:
     """Raise ApiError for what SageMaker refuses, and by name for what the sandbox does not do."""
     wire.only("CreateTransformJob", params, *MEMBERS)
@@ -380,17 +430,12 @@ def _refuse(params: Params, caller: Caller) -> None:
     wire.only("CreateTransformJob", machines, "InstanceType", "InstanceCount", "VolumeKmsKeyId")
     for name, value, known in (
         ("S3DataType", source["S3DataType"], ("S3Prefix",)),
-        ("SplitType", given.get("SplitType", "None"), ("Line",)),
-        ("BatchStrategy", params.get("BatchStrategy", "MultiRecord"), ("MultiRecord",)),
+        ("SplitType", given.get("SplitType", "None"), ("None", "Line")),
         ("InstanceCount", machines["InstanceCount"], (1,)),
     ):
         if value not in known:
             raise not_implemented(f"sagemaker:CreateTransformJob with {name} {value}")
-    if "DataProcessing" in params:
-        wire.only("CreateTransformJob", params["DataProcessing"], "JoinSource")
-        found = (given.get("ContentType"), output.get("Accept"), output.get("AssembleWith"))
-        if found != (LINES, LINES, "Line"):
-            raise not_implemented(f"sagemaker:CreateTransformJob with rows joined in {found}")
+    _joining(params)
     payload = params.get("MaxPayloadInMB", PAYLOAD)
     if payload == 0:
         raise not_implemented("sagemaker:CreateTransformJob with MaxPayloadInMB 0")
