@@ -209,14 +209,20 @@ class Catalog(JsonService):
         return {"ProvisioningArtifactDetails": rows}
 
     def _new_artifact(self, product: str, given: Params, caller: Caller) -> Record:
+        from sm_mlops.sandbox.cloudformation.targets import body_of
+
+        def client(service: str) -> Any:
+            return self.client(service, caller.region, caller.access_key)
+
         url = (given.get("Info") or {}).get("LoadTemplateFromURL")
         if not url:
             raise self.invalid("Info must have LoadTemplateFromURL")
         # The catalog keeps a copy: the object at the address may change later.
-        body = self._template(url, caller)
         try:
-            client = self.client("cloudformation", caller.region, caller.access_key)
-            client.validate_template(TemplateURL=url)
+            body = body_of({"TemplateURL": url}, client)
+            client("cloudformation").validate_template(TemplateURL=url)
+        except ApiError as error:
+            raise self.invalid(error.message) from error
         except ClientError as error:
             raise self.invalid(
                 f"Invalid templateBody. {error.response['Error'].get('Message', '')}"
@@ -235,17 +241,6 @@ class Catalog(JsonService):
         }
         self.store.put(ARTIFACT, identity, record)
         return record
-
-    def _template(self, url: str, caller: Caller) -> str:
-        from sm_mlops.sandbox.cloudformation.targets import body_of
-
-        try:
-            return body_of(
-                {"TemplateURL": url},
-                lambda service: self.client(service, caller.region, caller.access_key),
-            )
-        except ApiError as error:
-            raise self.invalid(error.message) from error
 
     def product(self, identity: str, caller: Caller) -> Record:
         return self.one(PRODUCT, identity, f"Product {identity}", caller)
@@ -347,22 +342,15 @@ class Catalog(JsonService):
 
     def search_provisioned_products(self, params: Params, caller: Caller) -> Params:
         """Answer SearchProvisionedProducts: queries such as name:x or productId:x."""
-        rows = []
-        for row in self.mine(PROVISIONED, caller):
-            found = public(row)
-            texts = (params.get("Filters") or {}).get("SearchQuery", [])
-            if all(_queried(found, text) for text in texts):
-                rows.append(found)
+        texts = (params.get("Filters") or {}).get("SearchQuery", [])
+        found = [public(row) for row in self.mine(PROVISIONED, caller)]
+        rows = [row for row in found if all(_queried(row, text) for text in texts)]
         return _paged("ProvisionedProducts", rows, params)
 
 
 def _view_detail(record: Record) -> Params:
-    view = {
-        "ProductId": record["Id"],
-        **pick(record, "Name", "Owner"),
-    }
     return {
-        "ProductViewSummary": view,
+        "ProductViewSummary": {"ProductId": record["Id"], **pick(record, "Name", "Owner")},
         "ProductARN": record["ARN"],
     }
 

@@ -227,18 +227,12 @@ def control(root: Path, call: str, *args: Any, **kwargs: Any) -> Any:
     found = _record(Path(root).resolve() / FOLDER)
     if found is None:
         raise SandboxError("no sandbox is running; start it with: mlops sandbox up")
-    connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=30)
+    body = json.dumps({"call": call, "args": args, "kwargs": kwargs})
     try:
-        body = json.dumps({"call": call, "args": args, "kwargs": kwargs})
-        headers = {"X-Sandbox-Token": found["token"]}
-        connection.request("POST", "/_sandbox/control", body, headers)
-        answer = connection.getresponse()
-        content = json.loads(answer.read())
+        code, content = _send(found, "control", body, timeout=30)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise SandboxError(f"the sandbox does not answer: {error}") from error
-    finally:
-        connection.close()
-    if answer.status != 200:
+    if code != 200:
         raise SandboxError(str(content.get("message", content)))
     return content["answer"]
 
@@ -300,21 +294,23 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 def _ask(found: dict[str, Any], action: str) -> dict[str, Any] | None:
     """Send a request to the recorded server; return None if it does not run."""
-    connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=10)
     try:
-        connection.request(
-            "POST", f"/_sandbox/{action}", headers={"X-Sandbox-Token": found["token"]}
-        )
-        answer = connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            return None
-        content: dict[str, Any] = json.loads(body)
-        return content
+        code, content = _send(found, action)
     except (OSError, http.client.HTTPException, ValueError):
         return None
-    finally:
-        connection.close()
+    return content if code == 200 else None
+
+
+def _send(
+    found: dict[str, Any], action: str, body: str | None = None, timeout: float = 10
+) -> tuple[int, dict[str, Any]]:
+    """Send a request to the recorded server; return the status and content of its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=timeout)
+    with contextlib.closing(connection):
+        headers = {"X-Sandbox-Token": found["token"]}
+        connection.request("POST", f"/_sandbox/{action}", body, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
 
 
 def _holder(folder: Path) -> int | None:

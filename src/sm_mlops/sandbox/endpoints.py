@@ -133,7 +133,7 @@ class Endpoints:
             "DeploymentConfig",
         )
         with self.store.lock:
-            record = self._endpoint(params["EndpointName"], caller)
+            record = find(self.store, ENDPOINT, params["EndpointName"], caller)
             self._settled(record)
             if record["EndpointStatus"] == "Failed":
                 raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}".')
@@ -152,7 +152,7 @@ class Endpoints:
         return {"EndpointArn": record["EndpointArn"]}
 
     def describe_endpoint(self, params: Params, caller: Caller) -> Params:
-        return wire.public(self._endpoint(params["EndpointName"], caller))
+        return wire.public(find(self.store, ENDPOINT, params["EndpointName"], caller))
 
     def list_endpoints(self, params: Params, caller: Caller) -> Params:
         return listed(self.store, ENDPOINT, "Endpoints", params, caller)
@@ -160,7 +160,7 @@ class Endpoints:
     def delete_endpoint(self, params: Params, caller: Caller) -> Params:
         """Answer DeleteEndpoint; its process ends, the log stays."""
         with self.store.lock:
-            record = self._endpoint(params["EndpointName"], caller)
+            record = find(self.store, ENDPOINT, params["EndpointName"], caller)
             self._settled(record)
             self._set_status(record, "Deleting")
         self._begin(record["EndpointArn"], self._delete)
@@ -282,10 +282,7 @@ class Endpoints:
             self._set_status(record, "RollingBack")
         green, live.green = live.green, None
         live.dismiss(green)
-        with self.store.lock:
-            if self.closing:
-                return
-            self._fail(record, "InService", reason)
+        self._fail(record, "InService", reason)
 
     def _delete(self, record: Record, live: Live) -> None:
         for fleet in live.fleets():
@@ -370,9 +367,6 @@ class Endpoints:
     def _settled(self, record: Record) -> None:
         if record["EndpointStatus"] not in ("InService", "Failed"):
             raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
-
-    def _endpoint(self, name: str, caller: Caller) -> Record:
-        return find(self.store, ENDPOINT, name, caller)
 
 
 def _shown(variant: Params) -> Params:

@@ -90,7 +90,7 @@ class Models:
 
     def _container(self, package_name: str, role: str, caller: Caller) -> Params:
         """Return image, model data and environment of a version's container."""
-        package = self.registry.package(package_name, caller)
+        package = self.registry.describe_model_package({"ModelPackageName": package_name}, caller)
         containers = package.get("InferenceSpecification", {}).get("Containers")
         if not containers:
             raise invalid(
@@ -181,10 +181,7 @@ def find(store: Store, kind: str, name: str, caller: Caller) -> Record:
     """Return a model, configuration or endpoint of the caller's. Raises ApiError."""
     part, noun = NOUNS[kind]
     arn = caller.arn(f"{part}/{name}")
-    record = store.get(kind, arn)
-    if record is None:
-        raise invalid(f'Could not find {noun} "{arn}".')
-    return record
+    return store.find(kind, arn, invalid(f'Could not find {noun} "{arn}".'))
 
 
 def listed(store: Store, kind: str, member: str, params: Params, caller: Caller) -> Params:

@@ -124,12 +124,9 @@ class Jobs:
 
     def _find(self, kind: str, params: Params, caller: Caller) -> Record:
         name = params[f"{kind}Name"]
-        record = self.store.get(kind, _arn(kind, name, caller))
-        if record is None:
-            # The service's own words, without the job's name.
-            error = missing if kind == PROCESSING else invalid
-            raise error(f"Could not find requested job with name: {name}")
-        return record
+        error = missing if kind == PROCESSING else invalid
+        words = f"Could not find requested job with name: {name}"
+        return self.store.find(kind, _arn(kind, name, caller), error(words))
 
     # For the executor.
 

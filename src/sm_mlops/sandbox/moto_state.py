@@ -73,17 +73,14 @@ class MotoState:
         if service in ("s3", "s3bucket_path"):
             _after_s3_request(environ, objects)
         elif not _only_reads(environ):
-            self._keep({service})
+            self.keep(service)
 
     def keep(self, *services: str) -> None:
-        """Keep what the sandbox itself has changed in these services."""
-        self._keep(set(services))
-
-    def _keep(self, services: set[str]) -> None:
+        """Keep what has changed in these services."""
         with self._lock:
-            for service in services - self._slow:
+            for service in set(services) - self._slow:
                 self._write(service)
-            self._due |= services & self._slow
+            self._due |= self._slow.intersection(services)
             if self._due and self._timer is None:
                 self._timer = threading.Timer(PAUSE_SECONDS, self.flush)
                 self._timer.daemon = True

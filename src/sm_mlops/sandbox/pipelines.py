@@ -270,16 +270,11 @@ class Pipelines:
 
     def _pipeline(self, name: str, caller: Caller) -> Record:
         arn = name if name.startswith("arn:") else caller.arn(f"pipeline/{name}")
-        record = self.store.get(PIPELINE, arn)
-        if record is None:
-            raise missing(f"Pipeline '{arn}' does not exist.")
-        return record
+        return self.store.find(PIPELINE, arn, missing(f"Pipeline '{arn}' does not exist."))
 
     def _execution(self, arn: str) -> Record:
-        record = self.store.get(EXECUTION, arn)
-        if record is None:
-            raise missing(f"Pipeline execution with ARN '{arn}' does not exist.")
-        return record
+        error = missing(f"Pipeline execution with ARN '{arn}' does not exist.")
+        return self.store.find(EXECUTION, arn, error)
 
 
 def _definition(params: Params) -> str:

@@ -14,13 +14,15 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from sm_mlops.sandbox import grants, wire
-from sm_mlops.sandbox.provisioning import RECORD, Provisioning, problem
+from sm_mlops.sandbox.provisioning import CAPABILITIES, RECORD, Provisioning, as_parameters, problem
 from sm_mlops.sandbox.services import new_id
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, not_implemented, pick, public
 
 PROJECT, REPOSITORY = "Project", "CodeRepository"
 POLL_SECONDS = 0.05
+# The parameters that SageMaker sets once, when it creates the project.
+KEPT: Params = {"SageMakerProjectName": None, "SageMakerProjectId": None}
 MOVING = ("Pending", "CreateInProgress", "DeleteInProgress", "UpdateInProgress")
 
 
@@ -66,10 +68,7 @@ class Projects:
         ]
         if details:
             record["ServiceCatalogProvisioningDetails"] = details
-            given = own | {
-                row["Key"]: row.get("Value", "")
-                for row in details.get("ProvisioningParameters", [])
-            }
+            given = own | _values(details.get("ProvisioningParameters", []))
             self._provision(record, details, given, tags, caller)
         else:
             assert providers is not None
@@ -103,17 +102,15 @@ class Projects:
         role = provider.get("RoleARN")
         if role and not grants.sees(role, "cloudformation.amazonaws.com"):
             raise invalid(f"Role {role} is invalid or cannot be assumed by CloudFormation")
-        given = own | {row["Key"]: row.get("Value", "") for row in provider.get("Parameters", [])}
+        given = own | _values(provider.get("Parameters", []))
         name = f"sagemaker-{record['ProjectName']}-{record['ProjectId']}"
         try:
             made = self.client("cloudformation", caller.region, caller.access_key).create_stack(
                 StackName=name,
                 **({"RoleARN": role} if role else {}),
                 TemplateURL=provider["TemplateURL"],
-                Parameters=[
-                    {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
-                ],
-                Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
+                Parameters=as_parameters(given),
+                Capabilities=CAPABILITIES,
                 Tags=tags,
             )
         except ClientError as error:
@@ -150,9 +147,7 @@ class Projects:
         update = params.get("ServiceCatalogProvisioningUpdateDetails")
         if update:
             shown = record["ServiceCatalogProvisionedProductDetails"]
-            values: Params = {"SageMakerProjectName": None, "SageMakerProjectId": None}
-            for row in update.get("ProvisioningParameters", []):
-                values[row["Key"]] = row.get("Value", "")
+            values = KEPT | _values(update.get("ProvisioningParameters", []))
             made = self.provisioning.update(
                 shown["ProvisionedProductId"], update.get("ProvisioningArtifactId"), values, caller
             )
@@ -170,18 +165,13 @@ class Projects:
             raise invalid(f"Project {record['ProjectName']} has no template provider of this kind")
         provider = providers[0]["CfnTemplateProvider"]
         detail = record["TemplateProviderDetails"][0]["CfnTemplateProviderDetail"]
-        given = {row["Key"]: row.get("Value", "") for row in provider.get("Parameters", [])}
-        rows = [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
-        rows += [
-            {"ParameterKey": key, "UsePreviousValue": True}
-            for key in ("SageMakerProjectName", "SageMakerProjectId")
-        ]
+        given = _values(provider.get("Parameters", []))
         try:
             self.client("cloudformation", caller.region, caller.access_key).update_stack(
                 StackName=record["_stack"],
                 TemplateURL=provider["TemplateURL"],
-                Parameters=rows,
-                Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
+                Parameters=as_parameters(given) + as_parameters(KEPT),
+                Capabilities=CAPABILITIES,
                 **pick(detail, "RoleARN"),
             )
         except ClientError as error:
@@ -214,10 +204,8 @@ class Projects:
         return {}
 
     def _project(self, name: str, caller: Caller) -> Record:
-        record = self.store.get(PROJECT, caller.arn(f"project/{name}"))
-        if record is None:
-            raise invalid(f"Project {name} does not exist.")
-        return record
+        arn = caller.arn(f"project/{name}")
+        return self.store.find(PROJECT, arn, invalid(f"Project {name} does not exist."))
 
     # What runs.
 
@@ -312,7 +300,9 @@ class Projects:
 
     def _repository(self, params: Params, caller: Caller) -> Record:
         name = params["CodeRepositoryName"].lower()
-        record = self.store.get(REPOSITORY, caller.arn(f"code-repository/{name}"))
-        if record is None:
-            raise invalid(f"Cannot find CodeRepository: {name}")
-        return record
+        arn = caller.arn(f"code-repository/{name}")
+        return self.store.find(REPOSITORY, arn, invalid(f"Cannot find CodeRepository: {name}"))
+
+
+def _values(rows: list[Params]) -> Params:
+    return {row["Key"]: row.get("Value", "") for row in rows}

@@ -78,7 +78,7 @@ class Provisioning:
         }
         arguments = {
             "_body": artifact["_body"],
-            "Parameters": _parameters(parameters),
+            "Parameters": as_parameters(parameters),
             "Capabilities": CAPABILITIES,
             "Tags": provisioned["_tags"],
         }
@@ -94,7 +94,7 @@ class Provisioning:
         provisioned["ProvisioningArtifactId"] = artifact["Id"]
         arguments = {
             "_body": artifact["_body"],
-            "Parameters": _parameters(parameters),
+            "Parameters": as_parameters(parameters),
             "Capabilities": CAPABILITIES,
         }
         return self._begin(provisioned, "update_stack", arguments)
@@ -243,7 +243,8 @@ def hosted(body: str, provisioned: Record) -> str:
     return f"https://{name}.s3.{region}.amazonaws.com/{made.name}"
 
 
-def _parameters(given: Params) -> list[Params]:
+def as_parameters(given: Params) -> list[Params]:
+    """Return CloudFormation's form of parameters; None keeps a value."""
     return [
         {"ParameterKey": key, "UsePreviousValue": True}
         if value is None

@@ -128,11 +128,7 @@ class Registry:
                 self.store.put(GROUP, group["ModelPackageGroupArn"], group)
 
     def describe_model_package(self, params: Params, caller: Caller) -> Params:
-        return self.package(params["ModelPackageName"], caller)
-
-    def package(self, name: str, caller: Caller) -> Params:
-        """Return a model package. Raises ApiError."""
-        return wire.public(self._package(name, caller))
+        return wire.public(self._package(params["ModelPackageName"], caller))
 
     def list_model_packages(self, params: Params, caller: Caller) -> Params:
         """Answer ListModelPackages, the oldest first unless asked otherwise."""
@@ -184,17 +180,11 @@ class Registry:
 
     def _group(self, name: str, caller: Caller) -> Record:
         arn = name if name.startswith("arn:") else caller.arn(f"model-package-group/{name}")
-        record = self.store.get(GROUP, arn)
-        if record is None:
-            raise invalid(f"Model Package Group does not exist: {arn}")
-        return record
+        return self.store.find(GROUP, arn, invalid(f"Model Package Group does not exist: {arn}"))
 
     def _package(self, name: str, caller: Caller) -> Record:
         arn = name if name.startswith("arn:") else caller.arn(f"model-package/{name}")
-        record = self.store.get(PACKAGE, arn)
-        if record is None:
-            raise invalid(f"ModelPackage {arn} does not exist.")
-        return record
+        return self.store.find(PACKAGE, arn, invalid(f"ModelPackage {arn} does not exist."))
 
 
 def _prefix(group: Record) -> str:

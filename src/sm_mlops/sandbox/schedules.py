@@ -94,11 +94,9 @@ class Schedules(JsonService):
         return {"Schedules": [pick(row, "Arn", "Name", "State") for row in rows], **token}
 
     def _find(self, params: Params, caller: Caller) -> Record:
-        found = self.store.get(SCHEDULE, _arn(params, caller))
-        if found is None:
-            words = f"Schedule {params['Name']} does not exist."
-            raise ApiError("ResourceNotFoundException", words, 404)
-        return found
+        words = f"Schedule {params['Name']} does not exist."
+        error = ApiError("ResourceNotFoundException", words, 404)
+        return self.store.find(SCHEDULE, _arn(params, caller), error)
 
     def _put(self, arn: str, params: Params, caller: Caller, known: Record | None) -> Params:
         now = clock.now()

@@ -79,6 +79,13 @@ class Store:
         """Return one live record, or None."""
         return self.all(kind).get(key)
 
+    def find(self, kind: str, key: str, error: Exception) -> Record:
+        """Return one live record. Raises `error` if there is none."""
+        record = self.get(kind, key)
+        if record is None:
+            raise error
+        return record
+
     def put(self, kind: str, key: str, record: Record) -> None:
         """Keep a new or changed record."""
         with self.lock:

@@ -62,10 +62,7 @@ class Tags:
         arn, noun = params["ResourceArn"], _noun(params)
         if noun not in KINDS:
             raise wire.not_implemented(f"sagemaker tags of {arn}")
-        record = self.store.get(KINDS[noun], arn)
-        if record is None:
-            raise missing(f"{arn} does not exist")
-        return record
+        return self.store.find(KINDS[noun], arn, missing(f"{arn} does not exist"))
 
 
 def _noun(params: Params) -> str:

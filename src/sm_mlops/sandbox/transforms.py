@@ -92,10 +92,8 @@ class Transforms:
     def create_transform_job(self, params: Params, caller: Caller) -> Params:
         """Answer CreateTransformJob at once; the job runs in the background."""
         _refuse(params, caller)
-        name, model = (
-            params["TransformJobName"],
-            find(self.store, MODEL, params["ModelName"], caller),
-        )
+        name = params["TransformJobName"]
+        model = find(self.store, MODEL, params["ModelName"], caller)
         arn = caller.arn(f"transform-job/{name}")
         now = time.time()
         record: Record = {
@@ -156,10 +154,8 @@ class Transforms:
 
     def _find(self, params: Params, caller: Caller) -> Record:
         name = params["TransformJobName"]
-        record = self.store.get(TRANSFORM, caller.arn(f"transform-job/{name}"))
-        if record is None:
-            raise missing(f"Could not find requested job with name: {name}")
-        return record
+        error = missing(f"Could not find requested job with name: {name}")
+        return self.store.find(TRANSFORM, caller.arn(f"transform-job/{name}"), error)
 
     def _check_quota(self, kind: str, caller: Caller) -> None:
         used = sum(
@@ -404,11 +400,9 @@ def _joining(record: Record) -> Joining | None:
     given = record.get("DataProcessing") or {}
     if not any(given.get(name, plain) != plain for name, plain in PLAIN.items()):
         return None
-    kinds = (record["TransformInput"].get("ContentType"), record["TransformOutput"].get("Accept"))
-    lines = (
-        record["TransformInput"].get("SplitType"),
-        record["TransformOutput"].get("AssembleWith"),
-    )
+    source, output = record["TransformInput"], record["TransformOutput"]
+    kinds = (source.get("ContentType"), output.get("Accept"))
+    lines = (source.get("SplitType"), output.get("AssembleWith"))
     if not {*kinds} <= {CSV, LINES} or len({*kinds}) > 1 or lines != ("Line", "Line"):
         raise not_implemented(
             "sagemaker:CreateTransformJob with DataProcessing of other data than lines of "

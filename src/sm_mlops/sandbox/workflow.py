@@ -41,9 +41,8 @@ class Workflows:
         Connect. `workflow` is the name of the file.
         """
         github = self.github
-        record = github.routes.store.get(REPOSITORY, repository.lower())
-        if record is None:
-            raise ApiError("NotFound", f"GitHub has no repository {repository}", 404)
+        unknown = ApiError("NotFound", f"GitHub has no repository {repository}", 404)
+        record = github.routes.store.find(REPOSITORY, repository.lower(), unknown)
         own = record["_environments"].get(environment.lower(), {})
         variables = record["_variables"] | own.get("_variables", {})
         role = role_arn or variables.get("AWS_ROLE_ARN", {}).get("value", "")

@@ -8,7 +8,7 @@ from typing import Any
 
 from sm_mlops.sandbox.cloudformation import schemas
 from sm_mlops.sandbox.cloudformation.expressions import Made, Scope, unknown
-from sm_mlops.sandbox.cloudformation.template import Json, Template, order
+from sm_mlops.sandbox.cloudformation.template import Json, order
 from sm_mlops.sandbox.storage import Record
 from sm_mlops.sandbox.wire import Params
 
@@ -76,7 +76,6 @@ def needs_replacement(kind: str, names: list[str]) -> bool:
 
 
 def plan(
-    before: Template | None,
     records: dict[str, Record],
     scope: Scope,
     old: Scope | None,
@@ -108,7 +107,7 @@ def plan(
         details = _details(record, want)
         if not details:
             continue
-        replacement = _replacement(details, want, logical, before, scope, old)
+        replacement = _replacement(details, want, logical, scope, old)
         if replacement != "False":
             uncertain.add(logical)
         found.append(
@@ -148,7 +147,6 @@ def _replacement(
     details: list[Params],
     want: Wanted,
     logical: str,
-    before: Template | None,
     scope: Scope,
     old: Scope | None,
 ) -> str:
@@ -156,7 +154,7 @@ def _replacement(
     that is not known yet."""
     always = [d["Target"]["Name"] for d in details if d["Target"]["RequiresRecreation"] == "Always"]
     raw = scope.template.resources[logical].get("Properties", {})
-    raw_before = (before.resources if before else {}).get(logical, {}).get("Properties", {})
+    raw_before = (old.template.resources if old else {}).get(logical, {}).get("Properties", {})
     for name in always:
         direct = raw.get(name) != raw_before.get(name)
         if direct or not unknown(want.properties.get(name)) or _given(raw.get(name), scope, old):

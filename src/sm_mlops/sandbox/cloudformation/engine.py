@@ -131,10 +131,9 @@ class Operation(Steps):
             left = self.stack["_orphans"]
             scope = scope_of(self.ledger, self.stack)
             for logical in set(now) - scope.active():
+                record = now.pop(logical)
                 if logical not in before:
-                    left.append(now.pop(logical))
-                else:
-                    del now[logical]
+                    left.append(record)
             for logical, record in before.items():
                 kept = now.get(logical)
                 if kept is None:

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from sm_mlops.sandbox import wire
 from sm_mlops.sandbox.cloudformation import changes, engine, imports, targets, template
 from sm_mlops.sandbox.cloudformation.engine import scope_of
-from sm_mlops.sandbox.cloudformation.expressions import Scope, Unresolved
+from sm_mlops.sandbox.cloudformation.expressions import Unresolved
 from sm_mlops.sandbox.cloudformation.ledger import CHANGE_SET, STACK
 from sm_mlops.sandbox.cloudformation.runner import Runner
-from sm_mlops.sandbox.cloudformation.template import Template, invalid
+from sm_mlops.sandbox.cloudformation.template import invalid
 from sm_mlops.sandbox.storage import Record
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, pick
 
@@ -82,7 +82,7 @@ class Stacks(Runner):
                     "AlreadyExistsException", f"Stack [{params['StackName']}] already exists"
                 )
             stack = self._new(params, caller)
-            stack |= self._target(params, caller, stack, None)
+            stack |= targets.aim(params, caller, stack, None, self.ledger, self.clients(caller))
             self.begin_create(stack)
         return {"StackId": stack["StackId"]}
 
@@ -90,7 +90,7 @@ class Stacks(Runner):
         with self._admission:
             stack = self._existing(params["StackName"], caller)
             _refuse_unless_updatable(stack)
-            target = self._target(params, caller, stack, stack)
+            target = targets.aim(params, caller, stack, stack, self.ledger, self.clients(caller))
             if not self._plan(stack, target) and not _outputs_differ(stack, target):
                 raise invalid("No updates are to be performed.")
             stack |= {"_token": None, "_access_key": caller.access_key}
@@ -163,7 +163,8 @@ class Stacks(Runner):
                     "attribute(s)",
                 )
             fresh = kind == "CREATE" or status in (None, "REVIEW_IN_PROGRESS")
-            target = self._target(params, caller, stack, None if fresh else stack)
+            previous = None if fresh else stack
+            target = targets.aim(params, caller, stack, previous, self.ledger, self.clients(caller))
             imported: imports.Chosen = {}
             if kind == "IMPORT":
                 imported = imports.chosen(params, target, stack, self.ledger, caller)
@@ -387,21 +388,11 @@ class Stacks(Runner):
             "_tokens": {},
         }
 
-    def _target(
-        self, params: Params, caller: Caller, stack: Record, previous: Record | None
-    ) -> Record:
-        client = self.clients(caller)
-        return targets.aim(params, caller, stack, previous, self.ledger, client)
-
     def _plan(self, stack: Record, target: Record) -> list[Params]:
         tags = {tag["Key"]: tag["Value"] for tag in target["Tags"]}
         scope = scope_of(self.ledger, {**stack, **target})
-        old: Scope | None = None
-        before: Template | None = None
-        if stack["_resources"]:
-            old = scope_of(self.ledger, stack)
-            before = old.template
-        return changes.plan(before, stack["_resources"], scope, old, tags)
+        old = scope_of(self.ledger, stack) if stack["_resources"] else None
+        return changes.plan(stack["_resources"], scope, old, tags)
 
 
 def _refuse_unless_updatable(stack: Record) -> None:

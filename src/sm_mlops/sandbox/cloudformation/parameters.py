@@ -29,7 +29,11 @@ def bind(
     unknown = [p["ParameterKey"] for p in given if p["ParameterKey"] not in template.parameters]
     if unknown:
         raise invalid(f"Parameters: [{', '.join(unknown)}] do not exist in the template")
-    values: dict[str, str] = {}
+    values = {
+        name: as_text(declared["Default"])
+        for name, declared in template.parameters.items()
+        if "Default" in declared
+    }
     for parameter in given:
         name = parameter["ParameterKey"]
         if parameter.get("UsePreviousValue"):
@@ -47,13 +51,7 @@ def bind(
                 values[name] = previous[name]
         elif "ParameterValue" in parameter:
             values[name] = parameter["ParameterValue"]
-    missing = []
-    for name, declared in template.parameters.items():
-        if name not in values:
-            if "Default" in declared:
-                values[name] = as_text(declared["Default"])
-            else:
-                missing.append(name)
+    missing = [name for name in template.parameters if name not in values]
     if missing:
         raise invalid(f"Parameters: [{', '.join(missing)}] must have values")
     for name, declared in template.parameters.items():

@@ -51,9 +51,7 @@ class Access:
 
     def visible(self, actor: Actor, name: str) -> Record:
         """Return a repository. Raises Refused: what a token cannot see does not exist."""
-        record = self.store.get(REPOSITORY, name.lower())
-        if record is None:
-            raise not_found()
+        record = self.store.find(REPOSITORY, name.lower(), not_found())
         if actor.kind == "app":
             raise Refused(401, NO_APP)
         if not record["private"]:

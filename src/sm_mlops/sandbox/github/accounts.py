@@ -124,10 +124,7 @@ class Accounts:
 
     def account(self, login: str) -> Json:
         """Return an account. Raises Refused."""
-        record = self.store.get(ACCOUNT, login.lower())
-        if record is None:
-            raise not_found()
-        return record
+        return self.store.find(ACCOUNT, login.lower(), not_found())
 
     def by_id(self, identity: Any, kind: str) -> Json | None:
         """Return a user or a team ("User", "Team") by its id, None if there is none."""

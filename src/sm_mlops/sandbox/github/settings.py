@@ -47,9 +47,7 @@ class Settings(Access):
 
     def secret(self, repository: str, name: str, environment: str = "") -> str:
         """Return the value of a secret, as a workflow would see it."""
-        record = self.store.get(REPOSITORY, repository.lower())
-        if record is None:
-            raise not_found()
+        record = self.store.find(REPOSITORY, repository.lower(), not_found())
         row = _rows(record, environment, "_secrets")[name.upper()]
         return _open(self._key(record, environment), row["_sealed"])
 

@@ -96,9 +96,7 @@ class Workflows(Access):
 
     def finish(self, run: int, conclusion: str = "success") -> None:
         """End a run. Raises Refused."""
-        record = self.store.get(RUN, str(run))
-        if record is None:
-            raise not_found()
+        record = self.store.find(RUN, str(run), not_found())
         record |= {"status": "completed", "conclusion": conclusion}
         self.store.put(RUN, str(run), record)
 

@@ -53,41 +53,33 @@ def _cors(s3: Any, bucket: str, value: Any) -> None:
     s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": value["CorsRules"]})
 
 
+def _plain(operation: str, member: str) -> Callable[[Any, str, Any], None]:
+    """Return a function that passes a property on as it is."""
+    return lambda s3, bucket, value: getattr(s3, operation)(Bucket=bucket, **{member: value})
+
+
 # Property: what applies it, and the operation that takes it away.
 _BUCKET: dict[str, tuple[Callable[[Any, str, Any], None], str]] = {
     "BucketEncryption": (_encryption, "delete_bucket_encryption"),
     "CorsConfiguration": (_cors, "delete_bucket_cors"),
     "LifecycleConfiguration": (_lifecycle, "delete_bucket_lifecycle"),
     "OwnershipControls": (
-        lambda s3, bucket, value: s3.put_bucket_ownership_controls(
-            Bucket=bucket, OwnershipControls=value
-        ),
+        _plain("put_bucket_ownership_controls", "OwnershipControls"),
         "delete_bucket_ownership_controls",
     ),
     "PublicAccessBlockConfiguration": (
-        lambda s3, bucket, value: s3.put_public_access_block(
-            Bucket=bucket, PublicAccessBlockConfiguration=value
-        ),
+        _plain("put_public_access_block", "PublicAccessBlockConfiguration"),
         "delete_public_access_block",
     ),
-    "VersioningConfiguration": (
-        lambda s3, bucket, value: s3.put_bucket_versioning(
-            Bucket=bucket, VersioningConfiguration=value
-        ),
-        "",
-    ),
+    "VersioningConfiguration": (_plain("put_bucket_versioning", "VersioningConfiguration"), ""),
 }
 
 
 def _bucket_create(call: Call) -> Made:
     calls.only(call, *_BUCKET, "BucketName")
     s3 = call.client("s3")
-    where = (
-        {}
-        if call.region == "us-east-1"
-        else {"CreateBucketConfiguration": {"LocationConstraint": call.region}}
-    )
-    s3.create_bucket(Bucket=call.name, **where)
+    region = {} if call.region == "us-east-1" else {"LocationConstraint": call.region}
+    s3.create_bucket(Bucket=call.name, **calls.present(CreateBucketConfiguration=region))
     call.made(call.name)
     return _bucket_apply(call, call.name)
 
