@@ -258,11 +258,7 @@ SERVICES: Mapping[str, Service] = {
         passes={"PutRule": "RoleArn"},
         to="events.amazonaws.com",
     ),
-    "sqs": Service(
-        "sqs",
-        SQS,
-        tagging="sqs:TagQueue",
-    ),
+    "sqs": Service("sqs", SQS, tagging="sqs:TagQueue"),
     "sns": Service("sns", SNS, tagging="sns:TagResource"),
     "scheduler": Service(
         "scheduler",
