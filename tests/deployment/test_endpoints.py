@@ -49,7 +49,7 @@ def refused(message: str) -> ClientError:
 
 
 def aws(repo: Repo, service: SageMaker, monkeypatch: pytest.MonkeyPatch) -> Aws:
-    monkeypatch.setattr(Aws, "sagemaker", service)
+    monkeypatch.setattr(Aws, "client", lambda *_: service)
     return Aws(repo.settings())
 
 

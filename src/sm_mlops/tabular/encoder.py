@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sm_mlops.tabular import fitting
+from sm_mlops.tabular.encoded import EncodedColumn
 from sm_mlops.tabular.encoding import Floats
 from sm_mlops.tabular.failure import DataError
-from sm_mlops.tabular.fitting import EncodedColumn
 from sm_mlops.tabular.rows import Rows
 from sm_mlops.tabular.schema import write_json
 
@@ -49,6 +48,9 @@ class Encoding:
         Raises:
             DataError: No column varies.
         """
+        # An endpoint has no use for it.
+        from sm_mlops.tabular import fitting
+
         outputs = fitting.target_outputs(train.schema.task, train.labels)
         folds = np.random.default_rng(0).integers(0, fitting.FOLDS, len(train))
         columns, summary, replaced, at = [], [], dict[int, Floats](), 0
