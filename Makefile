@@ -69,7 +69,7 @@ render: $(READY) ## render with default answers into build/sandbox; keeps what r
 	  git branch --move --force main; } >/dev/null 2>&1 || true
 
 test: $(READY) $(CHECKOV) $(SKLEARN) ## all tests but those of `make test-long`
-	$(RUN) -m pytest -n $(PROCESSES) --dist worksteal -m "not long" --durations 15 $(PYTEST)
+	$(RUN) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not long" --durations 15 $(PYTEST)
 
 test-fast: $(READY) ## the unit tests, in moments
 	$(RUN) -m pytest -n auto --dist worksteal -m "not slow and not long" $(PYTEST)

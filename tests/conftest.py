@@ -29,8 +29,12 @@ from sm_mlops.sandbox.github.routing import Request
 LIBRARIES = {"boto3", "botocore", "github", "logging", "sm_mlops"}
 # Fixtures that make a test slow, as whatever takes a tenth of a second is.
 SLOW = {"account", "bake", "elsewhere", "play"}
-# By file; each has a story of minutes, or a run of other tests.
-SLOWEST = {"test_loop.py", "test_rendered.py", "test_workflows_act.py", "test_workflows_run.py"}
+# By file, the longest first: a minute or more each, most of it for a fixture of the module.
+SLOWEST = [
+    *("test_workflows_run.py", "test_iam_life.py", "test_life.py", "test_bootstrap_project.py"),
+    *("test_secrets.py", "test_deploy.py", "test_run.py", "test_source.py", "test_rendered.py"),
+    *("test_bootstrap_platform.py", "test_containers.py", "test_infra.py", "test_evaluation.py"),
+]
 
 
 # What is imported and collected stays: see pytest_collection_finish.
@@ -62,8 +66,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if SLOW & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     if not config.pluginmanager.hasplugin("randomly"):
-        # One worker begins with what takes longest; the others never wait for it at the end.
-        items.sort(key=lambda item: item.path.name not in SLOWEST)
+        # Workers begin with what takes longest, and never wait for it at the end.
+        order = {name: place for place, name in enumerate(SLOWEST)}
+        items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def pytest_collection_finish() -> None:
