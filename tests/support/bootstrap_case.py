@@ -189,8 +189,8 @@ def land(
     there before. `identity` are values of `[tool.mlops]`."""
     repo = make_repo(folder / NAME)
     identify(repo, **identity)
-    # What is waited for is done in a moment here.
-    environment.setattr(stacks, "pause", lambda began: 0.02)
+    # What is waited for is done in a moment here; asking more often would only slow it down.
+    environment.setattr(stacks, "pause", lambda began: 0.06)
     region = identity.get("region", REGION)
     with Server(folder / "server", region) as server:
         sign_in_there(server, environment, region)
