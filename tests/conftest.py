@@ -29,6 +29,7 @@ from sm_mlops.sandbox.github.routing import Request
 LIBRARIES = {"boto3", "botocore", "github", "logging", "sm_mlops"}
 # Fixtures that make a test slow, as whatever takes a tenth of a second is.
 SLOW = {"account", "bake", "elsewhere", "play"}
+ALL_SLOW = "\npytestmark = pytest.mark.slow\n"
 # By file, the longest first: a minute or more each, most of it for a fixture of the module.
 SLOWEST = [
     *("test_workflows_run.py", "test_iam_life.py", "test_life.py", "test_bootstrap_project.py"),
@@ -59,6 +60,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.getoption("--no-skips") and reporter and reporter.stats.get("skipped"):
         reporter.write_line("\nskipped tests count as failed here (--no-skips)", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import a module whose tests are all slow, if only the others are wanted."""
+    if config.option.markexpr.startswith("not slow") and collection_path.suffix == ".py":
+        return ALL_SLOW in collection_path.read_text(encoding="utf-8") or None
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
