@@ -45,13 +45,13 @@ def run(here: Place, stage: Stage, source: Path | str, target: Path | str, **mor
 
 
 def left(here: Place) -> list[str]:
-    prefix = f"{here.aws.settings.prefix}/batch/"
+    """Return what predicting with the stage `qa` has left in S3."""
+    prefix = f"{here.aws.settings.prefix}/batch/qa/"
     return [item["Key"] for item in objects.versions(here.aws, here.aws.bucket, prefix)]
 
 
 def jobs(here: Place) -> list[dict[str, Any]]:
-    answer = here.aws.sagemaker.list_transform_jobs()["TransformJobSummaries"]
-    return list(answer)
+    return list(here.aws.pages("list_transform_jobs", "TransformJobSummaries"))
 
 
 ROWS = [

@@ -17,11 +17,14 @@ from typing import Any
 import pytest
 
 import transform_cases
+from alarm_cases import alarm, report, sent, state, topic
 from endpoint_cases import SLOW, Hosting, arrived, gone, hosting, queue
 from function_cases import COUNT, Wired, tries, until
-from sandbox_cases import REGION
+from sandbox_cases import BUCKET, REGION
+from sandbox_iam_case import Account
+from schedule_cases import DAY, SCHEDULER, request, statement, wait
 from sm_mlops import sandbox
-from sm_mlops.sandbox import Server
+from sm_mlops.sandbox import Server, clock
 from sm_mlops.sandbox.client import SandboxError
 from sm_mlops.sandbox.endpoints import Endpoints
 
@@ -190,3 +193,41 @@ def test_the_state_of_somebody_else_is_refused(
     ):
         pass
     assert list((tmp_path / ".sandbox").iterdir()) == []
+
+
+def test_the_clock_and_the_schedules_survive_a_restart(tmp_path: Path) -> None:
+    with Server(tmp_path, REGION) as server:
+        aws = Wired(server.environment())
+        aws.prepare()
+        aws.role("starter", statement("sagemaker:StartPipelineExecution"), SCHEDULER)
+        daily = request(ScheduleExpression="cron(0 6 * * ? *)")
+        aws.client("scheduler").create_schedule(**daily)
+        assert len(wait(server, 3 * DAY)) == 3
+        aws.put("late", "x")
+        written = aws.s3.list_objects_v2(Bucket=BUCKET)["Contents"][0]["LastModified"]
+        assert written.timestamp() == pytest.approx(clock.now(), abs=60)
+    with Server(tmp_path, REGION) as server:
+        assert clock.now() > time.time() + 3 * DAY - 120
+        aws = Wired(server.environment())
+        assert aws.s3.list_buckets()["Buckets"]  # A signature by real time.
+        assert len(wait(server, DAY)) == 1
+    with Server(tmp_path / "other", REGION):
+        assert clock.now() < time.time() + 1
+
+
+def test_states_messages_and_metrics_survive_a_restart(tmp_path: Path) -> None:
+    with Server(tmp_path, REGION) as server:
+        aws = Account(server.environment())
+        where = topic(aws, "kept")
+        alarm(aws, "kept", AlarmActions=[where], TreatMissingData="ignore")
+        report(aws, 1)
+        assert len(sent(server, where)) == 1
+    with Server(tmp_path, REGION) as server:
+        aws = Account(server.environment())
+        assert state(aws, "kept") == "ALARM"
+        assert [each["To"] for each in sent(server, where)] == [["kept@example.com"]]
+        report(aws, 0)
+        assert state(aws, "kept") == "ALARM", "the maximum of the hour"
+        server.integrations.advance(clock.now() + 3600)
+        report(aws, 0)
+        assert state(aws, "kept") == "OK"

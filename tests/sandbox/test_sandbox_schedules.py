@@ -4,25 +4,20 @@ the clock that tests and people move."""
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from function_cases import ACCOUNT, Wired, until
-from sandbox_cases import BUCKET, REGION, condition
+from sandbox_cases import REGION, condition
 from sandbox_iam_case import Account, allow, error
+from schedule_cases import DAY, SCHEDULER, request, role, statement, wait
 from schedule_expressions import ACCEPTED, NEVER, REFUSED
 from sm_mlops.sandbox import Server, clock, recurrence
 
-DAY = 86_400
-SCHEDULER = "scheduler.amazonaws.com"
-START = "arn:aws:scheduler:::aws-sdk:sagemaker:startPipelineExecution"
-TOKEN = "<aws.scheduler.execution-id>" * 2
 NOTE = "import json\ndef handler(event, context):\n    print('GOT ' + json.dumps(event))\n"
 
 
@@ -93,44 +88,6 @@ def aws(server: Server) -> Iterator[Wired]:
     scheduler = aws.client("scheduler")
     for row in scheduler.list_schedules()["Schedules"]:
         scheduler.delete_schedule(Name=row["Name"])
-
-
-def statement(*actions: str) -> dict[str, Any]:
-    allowed = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
-    return {"Version": "2012-10-17", "Statement": [allowed]}
-
-
-def role(name: str) -> str:
-    return f"arn:aws:iam::{ACCOUNT}:role/{name}"
-
-
-def request(**changes: Any) -> dict[str, Any]:
-    """Return a request for a schedule that starts the pipeline."""
-    given = {
-        "PipelineName": "checked",
-        "PipelineParameters": [{"Name": "Until", "Value": "<aws.scheduler.scheduled-time>"}],
-        "ClientRequestToken": TOKEN,
-    }
-    target = {"Arn": START, "RoleArn": role("starter"), "Input": json.dumps(given)}
-    return {
-        "Name": "s",
-        "ScheduleExpression": "rate(1 day)",
-        "FlexibleTimeWindow": {"Mode": "OFF"},
-        **changes,
-        "Target": {**target, **changes.get("Target", {})},
-    }
-
-
-def wait(server: Server, seconds: float) -> list[Any]:
-    """Move the clock as the command does; return what was fired."""
-    now, found = clock.now(), []
-    end = now + seconds
-    while now < end:
-        step = server.integrations.advance(end)
-        now = step["now"]
-        found += step["fired"]
-        until(lambda: not server.integrations.working())
-    return found
 
 
 def started(aws: Wired) -> list[str]:
@@ -268,24 +225,3 @@ def test_a_name_is_used_once_and_what_is_missing_is_reported(aws: Wired) -> None
             call(Name="none")
     with pytest.raises(scheduler.exceptions.ResourceNotFoundException):
         scheduler.update_schedule(**request(Name="none"))
-
-
-@pytest.mark.slow
-def test_the_clock_and_the_schedules_survive_a_restart(tmp_path: Path) -> None:
-    with Server(tmp_path, REGION) as server:
-        aws = Wired(server.environment())
-        aws.prepare()
-        aws.role("starter", statement("sagemaker:StartPipelineExecution"), SCHEDULER)
-        daily = request(ScheduleExpression="cron(0 6 * * ? *)")
-        aws.client("scheduler").create_schedule(**daily)
-        assert len(wait(server, 3 * DAY)) == 3
-        aws.put("late", "x")
-        written = aws.s3.list_objects_v2(Bucket=BUCKET)["Contents"][0]["LastModified"]
-        assert written.timestamp() == pytest.approx(clock.now(), abs=60)
-    with Server(tmp_path, REGION) as server:
-        assert clock.now() > time.time() + 3 * DAY - 120
-        aws = Wired(server.environment())
-        assert aws.s3.list_buckets()["Buckets"]  # A signature by real time.
-        assert len(wait(server, DAY)) == 1
-    with Server(tmp_path / "other", REGION):
-        assert clock.now() < time.time() + 1
