@@ -131,9 +131,10 @@ def test_versions_are_compared_in_text_and_json(
 def test_the_log_of_a_step_is_printed(repo: Repo, first: subprocess.CompletedProcess[str]) -> None:
     found = re.search(r"pipeline/\S+/execution/(\w+)", first.stdout)
     assert found
-    done = mlops(repo.root, "--sandbox", "logs", "Train", "--execution", found[1])
+    of_the_first = ("--execution", found[1])
+    done = mlops(repo.root, "--sandbox", "logs", "Train", *of_the_first)
     assert "validation-logloss" in done.stdout
-    wrong = mlops(repo.root, "--sandbox", "logs", "Serve")
+    wrong = mlops(repo.root, "--sandbox", "logs", "Serve", *of_the_first)
     assert wrong.returncode == 2
     assert "steps with a log: Preprocess, Train, Evaluate" in wrong.stderr
 
