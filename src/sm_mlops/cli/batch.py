@@ -31,6 +31,10 @@ Target = Annotated[
         metavar="OUTPUT", help="A file with one of these endings, or a folder, here or in S3."
     ),
 ]
+Machine = Annotated[
+    str,
+    typer.Option(help="Instance type of the job; by default the first that the version supports."),
+]
 
 
 @app.command(rich_help_panel=PANEL)
@@ -41,12 +45,7 @@ def predict(
     stage: Annotated[
         str, typer.Option(help="The stage whose version predicts.", autocompletion=stage_names)
     ] = "production",
-    instance: Annotated[
-        str,
-        typer.Option(
-            help="Instance type of the job; by default the first that the version supports.",
-        ),
-    ] = "",
+    instance: Machine = "",
     again: Annotated[
         bool, typer.Option("--again", help="Start a new job instead of continuing an earlier one.")
     ] = False,
@@ -91,11 +90,7 @@ def predict(
             )
         except (batch.Interrupted, KeyboardInterrupt) as error:
             files = f"{shlex.quote(source)} {shlex.quote(target)}"
-            command = f"{aws.command} predict {files} --stage {stage}"
-            if isinstance(error, batch.Interrupted):
-                tell(err, f"{error} goes on. To continue: {command}\nTo stop it: {command} --stop")
-            else:
-                tell(err, f"Interrupted. To start again, or continue: {command}")
+            _tell_how_to_continue(error, f"{aws.command} predict {files} --stage {stage}")
             raise typer.Exit(130) from None
     if as_json:
         print_json(done)
@@ -103,6 +98,13 @@ def predict(
         _tell(done)
     if done.errors:
         raise typer.Exit(3)
+
+
+def _tell_how_to_continue(error: BaseException, command: str) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        tell(err, f"Interrupted. To start again, or continue: {command}")
+    else:
+        tell(err, f"{error} goes on. To continue: {command}\nTo stop it: {command} --stop")
 
 
 def _tell(done: Result) -> None:

@@ -32,8 +32,7 @@ def smoke(
     model_package_arn: Annotated[
         str,
         typer.Option(
-            envvar="MODEL_PACKAGE_ARN",
-            help="Fail unless the endpoint runs this version.",
+            envvar="MODEL_PACKAGE_ARN", help="Fail unless the endpoint runs this version."
         ),
     ] = "",
     tolerance: Annotated[
