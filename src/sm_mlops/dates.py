@@ -26,23 +26,22 @@ def fixed(path: str) -> str:
 
 
 def problem(path: str, *, isolated: bool = False) -> str:
-    """Return what is wrong with the dates in an address; empty if nothing is.
+    """Return what is wrong with an address and the dates in it; empty if nothing is.
 
     `isolated`: the jobs have no network, so they cannot download several folders.
     """
-    if not path.startswith("s3://"):
+    scheme, is_address, _ = path.partition("://")
+    if not is_address:
         return ""
+    if scheme != "s3":
+        return "only files here and s3://bucket/prefix/ are read"
     if odd := re.search(r"\{[^{}]*\}?|\}", _PLACE.sub("", path)):
         return f"{odd[0]} is no date; write {{today}}, {{today-1}} or {{today-6..today}}"
     bucket = path.removeprefix("s3://").partition("/")[0]
     if "{" in bucket:
         return "the name of a bucket holds no date"
-    # Old buckets have names that new ones may not have.
-    if not re.fullmatch(r"[A-Za-z0-9._-]{3,255}", bucket):
-        return (
-            f"{bucket!r} is not the name of a bucket, which has 3 to 63 letters, digits, dots and "
-            "hyphens"
-        )
+    if wrong := not_a_bucket(bucket):
+        return wrong
     if sum(bool(place[2]) for place in _PLACE.finditer(path)) > 1:
         return "only one {...} may name several days; write them as {today-6..today:%Y/%m/%d}"
     for place in _PLACE.finditer(path):
@@ -54,6 +53,21 @@ def problem(path: str, *, isolated: bool = False) -> str:
     if isolated and is_window(path):
         return "several days cannot be combined with aws.network_isolation: the job downloads them"
     return ""
+
+
+def not_a_bucket(name: str, where: str = "") -> str:
+    """Return why a text is not the name of a bucket, after `where` it stands; empty if it is one.
+
+    What has an @ is not shown: there may be a sign-in before it.
+    """
+    # Old buckets have names that new ones may not have.
+    if re.fullmatch(r"[A-Za-z0-9._-]{3,255}", name):
+        return ""
+    said = "it" if "@" in name else repr(name)
+    return (
+        f"{where}{said} is not the name of a bucket, which has 3 to 63 letters, digits, dots and "
+        "hyphens"
+    )
 
 
 def addresses(path: str, today: date) -> tuple[str, ...]:

@@ -433,6 +433,7 @@ def _check(settings: Settings) -> None:
     _require(bool(data.path.strip()), "data.path is empty")
     wrong = dates.problem(data.path, isolated=aws.network_isolation)
     _require(not wrong, f"data.path: {wrong}")
+    _refuse(aws.bucket and dates.not_a_bucket(aws.bucket, "aws.bucket: "))
     _require(
         data.sample is None or (bool(data.sample.strip()) and "://" not in data.sample),
         f"data.sample must be a file or folder in this repo, not {data.sample!r}",

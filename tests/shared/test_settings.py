@@ -198,6 +198,8 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
                     "monitoring:\n  schedule: cron(0 24 * * ? *)",
                     "cron with hours from 0 to 23, not",
                 ),
+                ("aws: {bucket: s3://lake}", "aws.bucket: 's3://lake' is not the name of a bucket"),
+                ("aws: {bucket: a}", "aws.bucket: 'a' is not the name of a bucket, which has 3"),
                 ("monitoring: {schedule: rate(400 days)}", "schedule must be at least once a year"),
                 (
                     "monitoring:\n  schedule: cron(0 6 31 2 ? *)",

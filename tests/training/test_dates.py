@@ -87,6 +87,12 @@ def test_what_is_no_name_of_a_bucket_is_refused(path: str, bucket: str) -> None:
     assert dates.problem("s3://Old_lake.1/") == ""
 
 
+@pytest.mark.parametrize("path", ["https://ada:t0ken@host/rows.csv", "s3://ada:t0ken@lake/rows/"])
+def test_an_address_that_is_not_read_is_refused_and_not_shown(path: str) -> None:
+    said = dates.problem(path)
+    assert said and "ada" not in said and "t0ken" not in said
+
+
 @pytest.fixture
 def dated(account: Aws) -> Callable[[str], Aws]:
     """Return the account with this data.path, on a day to which its clock was moved."""
