@@ -357,6 +357,12 @@ def test_without_a_sample_data_in_s3_is_refused_in_the_sandbox(account: Aws, rep
         artifacts.upload_data(Aws(settings, sandbox=True))
 
 
+def test_in_the_sandbox_what_its_s3_lacks_is_named(account: Aws, repo: Repo) -> None:
+    settings = repo.configure(data={"path": f"s3://{account.bucket}/rows/"})
+    with pytest.raises(MlopsError, match=r"no object and no folder s3://.*/rows/$"):
+        artifacts.upload_data(Aws(settings, sandbox=True))
+
+
 def test_a_missing_sample_is_named(account: Aws, repo: Repo) -> None:
     settings = repo.configure(data={"sample": "rows.csv"})
     with pytest.raises(MlopsError, match=r"data\.sample in mlops\.yaml: rows\.csv does not exist"):

@@ -62,7 +62,7 @@ def upload_data(aws: Aws) -> Dataset:
         try:
             days = dates.addresses(path, aws.now().date())
             return _window(aws, days) if dates.is_window(path) else data_in_s3(aws, days[0])
-        except (ClientError, MlopsError) as error:
+        except ClientError as error:
             if not aws.sandbox:
                 raise
             raise MlopsError(
