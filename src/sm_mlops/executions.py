@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from sm_mlops import display
-from sm_mlops.aws import ABSENT, Aws, ignoring
+from sm_mlops.aws import ABSENT, Aws, exists, ignoring
 from sm_mlops.errors import MlopsError
 from sm_mlops.tabular.failure import MEMORY, said
 
@@ -97,6 +97,8 @@ def find(aws: Aws, identifier: str | None) -> str:
     """Return the ARN of the newest execution, or of the one with this ARN or last part of it, which
     may also be a check of a stage."""
     if identifier and identifier.startswith("arn:"):
+        if not exists(aws.sagemaker.describe_pipeline_execution, PipelineExecutionArn=identifier):
+            raise MlopsError(f"no execution {identifier}")
         return identifier
     for pipeline in (aws.settings.pipeline, aws.settings.monitor_pipeline)[
         : 2 if identifier else 1

@@ -129,9 +129,10 @@ def report_of_execution(aws: Aws, arn: str) -> Report:
     """Return the report of an execution's Evaluate step, whether or not the gate passed."""
     if (found := _evaluated(aws, arn)) is not None:
         return found
-    raise MlopsError(
-        f"execution {arn.rsplit('/', 1)[-1]} has no report: its Evaluate step did not finish"
-    )
+    name = arn.rsplit("/", 1)[-1]
+    if f":pipeline/{aws.settings.monitor_pipeline}/" in arn:
+        raise MlopsError(f"execution {name} is a check: {aws.command} monitor STAGE --report")
+    raise MlopsError(f"execution {name} has no report: its Evaluate step did not finish")
 
 
 def _evaluated(aws: Aws, arn: str) -> Report | None:

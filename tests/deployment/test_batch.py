@@ -349,6 +349,18 @@ def test_a_stage_without_an_endpoint_is_named(here: Place, tmp_path: Path) -> No
         run(here, here.stage("none"), f"s3://{here.aws.bucket}/nothing/", tmp_path / "out.csv")
 
 
+def test_what_is_wrong_in_s3_is_named_by_its_address(
+    here: Place, stage: Stage, tmp_path: Path
+) -> None:
+    bucket = here.aws.bucket
+    here.aws.s3.put_object(Bucket=bucket, Key="wrong/in/rows.jsonl", Body=b'{"a": 1}\n[]\n')
+    for source in ("wrong/in/rows.jsonl", "wrong/in/"):
+        with pytest.raises(MlopsError) as raised:
+            run(here, stage, f"s3://{bucket}/{source}", tmp_path / "out" / "rows.csv")
+        assert str(raised.value).startswith(f"s3://{bucket}/wrong/in/rows.jsonl, line 2: not an")
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_role_of_before_is_named(here: Place, stage: Stage, tmp_path: Path) -> None:
     """Its stack was deployed with an endpoint.yml that knew no batches."""
     source = write(tmp_path / "rows.csv", ROWS)

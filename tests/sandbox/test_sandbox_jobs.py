@@ -138,6 +138,25 @@ def test_a_job_sees_nothing_of_the_developers_environment(
 @pytest.mark.parametrize(
     "attempt",
     [
+        "import os; os.makedirs('/opt/ml/processing/output/rows', exist_ok=True)",
+        "import pathlib; pathlib.Path('/opt/ml/processing/output/rows.csv').write_text('a')",
+        "open('/opt/ml/processing/input/rows/rows.csv')",
+        "import os; os.listdir('/opt/ml/processing/input')",
+        "import pathlib; print(list(pathlib.Path('/opt/ml/processing').iterdir()))",
+    ],
+)
+def test_a_job_is_told_that_its_script_names_the_folder_of_the_container(
+    aws: World, server: Server, attempt: str
+) -> None:
+    job = aws.process(aws.processing(attempt))
+    assert job["ProcessingJobStatus"] == "Failed"
+    assert "in the sandbox, /opt/ml is a folder of the job: take the path" in log_of(server, job)
+    assert not Path("/opt/ml/processing").exists()
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
         "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)",
         "import urllib.request; urllib.request.urlopen('https://example.com', timeout=5)",
         "import socket; socket.gethostbyname('example.com')",

@@ -240,6 +240,7 @@ def test_each_script_runs_by_itself_after_those_before_it(tmp_path: Path) -> Non
 
 
 def test_a_script_by_itself_says_that_the_data_is_elsewhere(tmp_path: Path) -> None:
-    (tmp_path / "mlops.yaml").write_text("data: {path: s3://elsewhere/rows/, target: Churn}\n")
-    with pytest.raises(DataError, match="not on this machine; name rows"):
+    address = "https://somebody:token@elsewhere/rows"
+    (tmp_path / "mlops.yaml").write_text(f"data: {{path: '{address}', target: Churn}}\n")
+    with pytest.raises(DataError, match=r"data\.path names no file [^@]*name rows[^@]*$"):
         local.arguments(tmp_path / "model", "preprocess")

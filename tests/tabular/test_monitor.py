@@ -135,6 +135,18 @@ def test_other_limits_judge_the_same_files_again(stage: Stage) -> None:
     assert stage.result(UNTIL)["worst"] is None  # a window before the newest keeps its verdict
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
+def test_a_result_that_is_none_is_checked_again(
+    stage: Stage, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.traffic(600)
+    stage.check()
+    key = next(each["Key"] for each in stage.stored("monitor") if "result.json" in each["Key"])
+    stage.s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+    assert stage.check()["rows"] == 600
+    assert f"{key} is not the result of a check (" in capsys.readouterr().out
+
+
 def test_limits_of_zero_are_limits(stage: Stage) -> None:
     stage.settings = Settings(
         limits={"number": {"missing": 0}, "prediction": 0, "quality": 0}, metric="logloss"

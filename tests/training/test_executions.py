@@ -11,7 +11,8 @@ import pytest
 
 from sm_mlops.aws import Aws
 from sm_mlops.errors import MlopsError
-from sm_mlops.executions import Execution, Step, describe, duration, failure, logs
+from sm_mlops.executions import Execution, Step, describe, duration, failure, find, logs
+from sm_mlops.registry import report_of_execution
 
 TOOLKITS_WORDS = 'AlgorithmError: ExecuteUserScriptError:\nCommand "python3 -m train --eta 0.1"'
 
@@ -137,6 +138,21 @@ def steps(trained: Aws, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, 
         lambda self, *_, PipelineExecutionArn, **more: [found[PipelineExecutionArn]],
     )
     return found
+
+
+@pytest.mark.slow
+def test_an_execution_that_does_not_exist_is_named(account: Aws) -> None:
+    with pytest.raises(MlopsError, match=f"^no execution {HERE}$"):
+        find(account, HERE)
+
+
+def test_the_report_of_a_check_is_found_elsewhere(
+    trained: Aws, steps: dict[str, dict[str, Any]]
+) -> None:
+    arn = HERE.replace("pipeline/churn", f"pipeline/{trained.settings.monitor_pipeline}")
+    steps[arn] = {"StepName": "Check", "StepStatus": "Failed"}
+    with pytest.raises(MlopsError, match="execution x is a check: .* monitor STAGE --report"):
+        report_of_execution(trained, arn)
 
 
 def test_a_miss_of_the_cache_is_told_by_its_value(

@@ -145,26 +145,36 @@ def _local(aws: Aws, source: str) -> Iterator[Path]:
     if not source.startswith("s3://"):
         yield Path(source)
         return
-    bucket, key = split_s3(source)
     with tempfile.TemporaryDirectory() as folder:
-        keys = [item["Key"] for item in objects.listed(aws, bucket, key)]
-        if key in keys and not key.endswith("/"):
-            file = Path(folder, key.rpartition("/")[2])
-            aws.s3.download_file(bucket, key, str(file))
-            yield file
-            return
-        root = Path(folder, "rows")
-        prefix = f"{key.rstrip('/')}/" if key else ""
-        for each in keys:
-            file = root / each.removeprefix(prefix)
-            if each.startswith(prefix) and not each.endswith("/"):
-                if not file.resolve().is_relative_to(root.resolve()):
-                    raise MlopsError(f"{source}: the key {each!r} leads out of the folder")
-                file.parent.mkdir(parents=True, exist_ok=True)
-                aws.s3.download_file(bucket, each, str(file))
-        if not root.exists():
-            raise MlopsError(f"{source}: no such object or folder in S3")
-        yield root
+        root = _downloaded(aws, source, Path(folder))
+        try:
+            yield root
+        except MlopsError as error:
+            if str(root) not in str(error):
+                raise
+            raise MlopsError(str(error).replace(str(root), source.rstrip("/"))) from error
+
+
+def _downloaded(aws: Aws, source: str, folder: Path) -> Path:
+    """Return the path of what is at an address in S3, an object or all below it."""
+    bucket, key = split_s3(source)
+    keys = [item["Key"] for item in objects.listed(aws, bucket, key)]
+    if key in keys and not key.endswith("/"):
+        file = folder / key.rpartition("/")[2]
+        aws.s3.download_file(bucket, key, str(file))
+        return file
+    root = folder / "rows"
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    for each in keys:
+        file = root / each.removeprefix(prefix)
+        if each.startswith(prefix) and not each.endswith("/"):
+            if not file.resolve().is_relative_to(root.resolve()):
+                raise MlopsError(f"{source}: the key {each!r} leads out of the folder")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aws.s3.download_file(bucket, each, str(file))
+    if not root.exists():
+        raise MlopsError(f"{source}: no such object or folder in S3")
+    return root
 
 
 def _check_target(target: str, source: str, root: Path, found: list[Path]) -> None:
@@ -190,10 +200,10 @@ def _check_target(target: str, source: str, root: Path, found: list[Path]) -> No
             if (path if remote else path.resolve()) in known:
                 raise MlopsError(f"{target}: the output would replace the input {path.name}")
     if not remote:
-        folder = local if is_folder(target) else local.parent
+        folder = (local if is_folder(target) else local.parent).absolute()
+        there = next(each for each in (folder, *folder.parents) if each.exists())
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
+            tempfile.TemporaryFile(dir=there).close()
         except OSError as error:
             raise MlopsError(f"{target}: cannot write here: {error.strerror}") from error
 

@@ -80,9 +80,10 @@ def _data(root: Path) -> Path:
     data = content.get("data") or {}
     place = str(data.get("sample") or data.get("path") or "")
     if not place or "://" in place:
+        # Which address is not said: one of a git host may hold a token.
         raise DataError(
-            f"mlops.yaml: data.path is '{place}', which is not on this machine; name rows like "
-            "those in data.sample, or pass --data"
+            "mlops.yaml: data.path names no file of this machine; name rows like those there in "
+            "data.sample, or pass --data"
         )
     found = root / place
     if not found.exists() and found.name == SAMPLE:

@@ -281,11 +281,15 @@ def _from_csv(body: str) -> _Request:
     first = next((row for row in csv.reader(io.StringIO(body, newline="")) if row), None)
     if first is None:
         raise RequestError("the body holds no row")
-    names = [str(i) for i in range(len(first))]
+    names, content = [str(i) for i in range(len(first))], body.encode()
+    # Threads would find one block only, and Arrow's abort many a process that then ends.
+    reading = pacsv.ReadOptions(
+        column_names=names, block_size=max(1 << 20, len(content)), use_threads=False
+    )
     try:
         table = pacsv.read_csv(
-            pa.py_buffer(body.encode()),
-            read_options=pacsv.ReadOptions(column_names=names, block_size=max(1 << 20, len(body))),
+            pa.py_buffer(content),
+            read_options=reading,
             parse_options=pacsv.ParseOptions(newlines_in_values='"' in body),
             convert_options=pacsv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),

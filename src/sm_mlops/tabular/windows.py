@@ -203,7 +203,11 @@ class Store:
             answer = self.s3.get_object(Bucket=self.bucket, Key=key)
         except self.s3.exceptions.NoSuchKey:
             return None
-        return dict(json.loads(answer["Body"].read()))
+        try:
+            return dict(json.loads(answer["Body"].read()))
+        except (ValueError, TypeError) as error:
+            print(f"{key} is not the result of a check ({error}), so it counts as none", flush=True)
+            return None
 
 
 def _next(waiting: "deque[Any]") -> Iterator[tuple[File, str, IO[bytes]]]:

@@ -1,5 +1,5 @@
-"""Loaded by every Python process of a job: refuses connections that leave this machine, and changes
-of what a container may only read.
+"""Loaded by every Python process of a job: refuses connections that leave this machine, changes of
+what a container may only read, and /opt/ml, which is another folder here.
 
 A guard against accidents, since a job without network access would fail in the cloud too; it is not
 a jail.
@@ -18,8 +18,11 @@ _EVENTS = {
     "socket.gethostbyname": 0,
 }
 _CHANGES = ("os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.chmod")
+_LOOKS = ("os.listdir", "os.scandir")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _READ_ONLY = tuple(filter(None, os.environ.get("SANDBOX_READ_ONLY", "").split("\n")))
+_OPT_ML = "/opt/ml"
+_BASE = os.environ.get("SAGEMAKER_BASE_DIR", _OPT_ML)
 
 
 def _is_here(host: object) -> bool:
@@ -36,10 +39,13 @@ def _is_here(host: object) -> bool:
 
 
 def _guard(event: str, arguments: tuple[object, ...]) -> None:
-    if event in _CHANGES or (event == "open" and _writes(arguments[2])):
-        for argument in arguments[:2]:
+    if event == "open" or event in _CHANGES or event in _LOOKS:
+        changes = event in _CHANGES or (event == "open" and _writes(arguments[2]))
+        for argument in arguments[:2] if event in _CHANGES else arguments[:1]:
             if isinstance(argument, str | os.PathLike):
-                _keep(os.path.abspath(argument))  # noqa: PTH100
+                _refuse_opt_ml(os.fspath(argument))
+                if changes:
+                    _keep(os.path.abspath(argument))  # noqa: PTH100
         return
     position = _EVENTS.get(event)
     if position is None:
@@ -58,6 +64,19 @@ def _guard(event: str, arguments: tuple[object, ...]) -> None:
 
 def _writes(flags: object) -> bool:
     return isinstance(flags, int) and bool(flags & _WRITING)
+
+
+def _refuse_opt_ml(path: str | bytes) -> None:
+    """Name the way to a path of the container: a process cannot be shown another /opt/ml."""
+    if isinstance(path, bytes):
+        return
+    if (path + os.sep).startswith(_OPT_ML + os.sep) and not _BASE.startswith(_OPT_ML):
+        raise FileNotFoundError(
+            errno.ENOENT,
+            "in the sandbox, /opt/ml is a folder of the job: take the path from the script's "
+            "arguments, hyperparameters or variables, where it stands for both",
+            path,
+        )
 
 
 def _keep(path: str) -> None:
