@@ -151,7 +151,7 @@ def test_the_report_of_a_check_is_found_elsewhere(
 ) -> None:
     arn = HERE.replace("pipeline/churn", f"pipeline/{trained.settings.monitor_pipeline}")
     steps[arn] = {"StepName": "Check", "StepStatus": "Failed"}
-    with pytest.raises(MlopsError, match="execution x is a check: .* monitor STAGE --report"):
+    with pytest.raises(MlopsError, match=r"execution x is a check: .* monitor STAGE --report"):
         report_of_execution(trained, arn)
 
 
