@@ -1,7 +1,7 @@
 """The pipeline: Preprocess → Train → Evaluate → QualityGate → Register, or GateFailed.
 
 Plain SageMaker SDK; `Repo` fills in account, image, network and code. A step of your own is a
-script in model/ and a step written between two of these.
+script in model/, which is told its paths by arguments, and a step written between two of these.
 """
 
 from typing import Any
