@@ -17,6 +17,7 @@ from sm_mlops import objects
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.sandbox import Server
+from sm_mlops.tabular import sample_data
 from sm_mlops.training import artifacts
 from sm_mlops.training.run import ensure_model_package_group
 
@@ -187,6 +188,18 @@ def test_the_sample_data_is_written_on_first_use_only(repo: Repo) -> None:
     assert file.read_text().count("\n") > 500
     file.write_text("mine")
     assert artifacts.local_data(settings).read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_the_sample_data_is_what_scikit_learn_loads(tmp_path: Path) -> None:
+    from sklearn.datasets import load_breast_cancer
+
+    sample_data.write(tmp_path / "data" / "rows.csv")
+    loaded = load_breast_cancer(as_frame=True)
+    frame = loaded.data.rename(columns=lambda name: name.replace(" ", "_"))
+    frame = frame.assign(diagnosis=loaded.target_names[loaded.target])
+    assert (tmp_path / "data" / "rows.csv").read_text() == frame.to_csv(index=False)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["rows.csv"]
 
 
 def test_a_missing_bucket_is_named_with_the_remedy(account: Aws, repo: Repo) -> None:

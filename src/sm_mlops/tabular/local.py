@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import mlops_yaml, schema, scoring
+from sm_mlops.tabular import mlops_yaml, sample_data, schema, scoring
 from sm_mlops.tabular.failure import DataError
 
 BEFORE: dict[str, tuple[str, ...]] = {
@@ -87,7 +87,7 @@ def _data(root: Path) -> Path:
         )
     found = root / place
     if not found.exists() and found.name == SAMPLE:
-        _run("-m", "sm_mlops.tabular.sample_data", found)
+        sample_data.write(found)
     if not found.exists():
         raise DataError(f"{os.path.relpath(found)}: no such file or folder; mlops.yaml names it")
     return found

@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,8 @@ from pathlib import Path
 from sm_mlops import dates, objects, registry
 from sm_mlops.aws import ABSENT, DENIED, Aws, ignoring, split_s3
 from sm_mlops.errors import MlopsError
-from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
-from sm_mlops.tabular import source
+from sm_mlops.tabular import sample_data, source
 from sm_mlops.tabular.failure import DataError
 
 SAMPLE = "breast-cancer.csv"
@@ -121,8 +118,7 @@ def local_data(settings: Settings, setting: str = "path") -> Path:
     if Path(os.path.normpath(local)).is_relative_to(settings.root):
         _check_inside(local, settings.root, setting)
     if not local.exists() and local.name == SAMPLE:
-        command = [sys.executable, "-m", "sm_mlops.tabular.sample_data", str(local)]
-        subprocess.run(command, env=without_tokens(os.environ), check=True)
+        sample_data.write(local)
     if not local.exists():
         raise MlopsError(
             f"data.{setting} in mlops.yaml: {path} does not exist below {settings.root}"
