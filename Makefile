@@ -8,6 +8,8 @@ RUN := "$(VENV)/bin/python"
 PROCESSES = $(shell $(PYTHON) -c "import os; print(1 + os.cpu_count())")
 # Without bytecode each process would compile all it imports: seconds instead of tenths of one.
 export PYTHONDONTWRITEBYTECODE :=
+# Threads of XGBoost that wait sleep: beside other processes, spinning takes ten times as long.
+export OMP_WAIT_POLICY := PASSIVE
 # By default also in the folder that cookiecutter renders, which cannot render it.
 export RUFF_CACHE_DIR := $(CURDIR)/.ruff_cache
 IMAGES := $(basename $(wildcard src/sm_mlops/sandbox/images/*.in))
