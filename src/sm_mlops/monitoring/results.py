@@ -223,7 +223,7 @@ def with_health(aws: Aws, found: Status) -> Status:
             with ignoring(*DENIED), suppress(MlopsError):
                 said = health(last(aws, stages.load(aws.settings, row.stage)), aws.now())
             if row.stage in failed:
-                said = f"{failed[row.stage]}: {aws.command} monitor {row.stage}; {said}"
+                said = f"check failed: {aws.command} monitor {row.stage}"
             row = replace(row, health=said)
         rows.append(row)
     return replace(found, stages=tuple(rows))
