@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -11,6 +13,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from moto.sqs.models import Queue, SQSBackend
 
 from sandbox_cases import (
     BUCKET,
@@ -220,6 +223,25 @@ def test_damaged_state_is_one_line_that_names_the_remedy(tmp_path: Path, damage:
         restart(tmp_path).start()
     assert "mlops sandbox reset" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_is_whole_while_others_add_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with restart(tmp_path) as server, ThreadPoolExecutor(8) as pool:
+        sqs = World(server.environment()).client("sqs")
+        listed, inside, most = SQSBackend.list_queues, [], []
+
+        def slowly(self: SQSBackend, prefix: str) -> list[Queue]:
+            inside.append(prefix)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+            return listed(self, prefix)
+
+        monkeypatch.setattr(SQSBackend, "list_queues", slowly)
+        list(pool.map(lambda _: sqs.list_queues(), range(8)))
+    assert most == [1] * 8
 
 
 def test_moto_is_its_own_again_after_the_sandbox(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import threading
+from collections.abc import Iterable
 from random import SystemRandom
 from typing import Any
 
@@ -16,6 +19,8 @@ from moto.moto_server.werkzeug_app import (
     MotoRequestHandler,
     create_backend_app,
 )
+
+from sm_mlops.sandbox.replies import Start
 
 LARGE_BODY = 1024 * 1024
 # No page of a browser reads an answer, and nobody guesses the secret of a key or a session.
@@ -32,11 +37,23 @@ def forget() -> None:
 
 
 class Dispatcher(DomainDispatcherApplication):
-    """moto's dispatcher with a cache: moto searches its files at every request, for 0.5 ms."""
+    """moto's dispatcher with a cache: moto searches its files at every request, for 0.5 ms. And
+    with an order: a list fails with status 500 if another thread adds to it."""
 
     def __init__(self) -> None:
         super().__init__(create_backend_app)
         self._backends: dict[str | None, Any] = {}
+        self._locks: dict[str, threading.RLock] = {}
+
+    def answer(self, application: Any, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        """Answer a request to a service after those before it, unless it may take long."""
+        length = environ.get("CONTENT_LENGTH") or "0"
+        long = not length.isdecimal() or int(length) > LARGE_BODY
+        long = long or environ.get("HTTP_X_AMZ_TARGET") == "AmazonSQS.ReceiveMessage"
+        lock = self._locks.setdefault(application.service, threading.RLock())
+        with contextlib.nullcontext() if long else lock:
+            answer: Iterable[bytes] = application(environ, start)
+            return answer
 
     def get_backend_for_host(self, host: str | None) -> Any:
         if host in ("moto_api", "instance_metadata"):

@@ -313,7 +313,7 @@ class Server:
         if service == "cloudwatch":
             self.metrics.publish()
         try:
-            answer: Iterable[bytes] = application(environ, start)
+            answer = self._moto_app.answer(application, environ, start)
         except NotImplementedError as error:
             refusal = wire.not_implemented(f"this request to {service}: {error}")
             return error_reply(start, refusal, calls.xml(signed, environ))
