@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from typing import Any
 import pytest
 import typer
 from botocore.exceptions import ClientError
+from typer.testing import CliRunner
 
 from deployment_cases import BROKEN, COMMIT, Place, archive, place
 from repos import bare_environment, mlops
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
+from sm_mlops.cli import deploy as cli_deploy
 from sm_mlops.cli.deploy import _carry_out
+from sm_mlops.cli.main import app
 from sm_mlops.deployment import deploy, destroy, endpoints, smoke, stages, status, watch
 from sm_mlops.deployment.deploy import DeploymentFailed, read_trail, rollback_target
 from sm_mlops.errors import MlopsError
@@ -214,6 +218,19 @@ def test_a_person_is_asked_before_production_changes(here: Place, first: str) ->
     assert "Deploy version 1 to production? [y/N]" in asked.stderr
     assert asked.stderr.endswith("mlops: nothing was changed\n")
     assert stacks.describe(here.aws, "churn-production") is None
+
+
+def test_a_job_of_github_is_not_asked_even_at_a_terminal(
+    account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried_out = []
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setattr(cli_deploy, "connected", lambda _: nullcontext(account))
+    monkeypatch.setattr(cli_deploy, "on_terminal", lambda _: True)
+    monkeypatch.setattr(cli_deploy, "_carry_out", lambda *given, **_: carried_out.append(given))
+    done = CliRunner().invoke(app, ["deploy", "production", "--model-package-arn", "arn"])
+    assert done.exit_code == 0, done.output
+    assert carried_out[0][2] == "arn"
 
 
 def test_a_version_that_cannot_serve_leaves_the_one_before_in_service(

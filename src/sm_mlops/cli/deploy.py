@@ -156,7 +156,9 @@ def deploy(
     """
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
-        if stage == "production" and not dry_run and on_terminal(sys.stdin):
+        # A runner may give its jobs a terminal, at which nobody sits.
+        asks = on_terminal(sys.stdin) and not actions.running()
+        if stage == "production" and not dry_run and asks:
             version = approved(aws, model_package_arn)
             for line in unusual(aws, chosen, version):
                 tell(err, f"version {version.version} {line}", "yellow")
