@@ -380,7 +380,9 @@ STAGES: dict[str, Edit] = {
 }
 CI = ".github/workflows"
 CI_EDITS: dict[str, Edit] = {
-    "schedule": replace(f"{CI}/build.yml", "on:\n", 'on:\n  schedule: [{ cron: "17 3 * * 1" }]\n'),
+    "schedule": replace(
+        f"{CI}/build.yml", "\non:\n", '\non:\n  schedule: [{ cron: "17 3 * * 1" }]\n'
+    ),
     "own-job": replace(
         f"{CI}/ci.yml",
         "jobs:\n",
@@ -713,7 +715,7 @@ def test_a_metric_that_does_not_fit_the_task_is_named(repo: Path) -> None:
         PYTEST_ADDOPTS="",
     )
     assert done.code == 1
-    assert "is a binary target, but gate.metric of mlops.yaml is for quantity" in done.out
+    assert "gate.metric rmse does not fit 'diagnosis', a binary target; choose one" in done.out
 
 
 @pytest.fixture(autouse=True)
