@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
 from deployment_cases import BROKEN, COMMIT, Place, archive, place
-from repos import bare_environment, mlops
+from repos import Repo, bare_environment, mlops
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
 from sm_mlops.cli import deploy as cli_deploy
@@ -221,11 +221,11 @@ def test_a_person_is_asked_before_production_changes(here: Place, first: str) ->
 
 
 def test_a_job_of_github_is_not_asked_even_at_a_terminal(
-    account: Aws, monkeypatch: pytest.MonkeyPatch
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    carried_out = []
+    carried_out, aws = [], Aws(repo.settings())
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setattr(cli_deploy, "connected", lambda _: nullcontext(account))
+    monkeypatch.setattr(cli_deploy, "connected", lambda _: nullcontext(aws))
     monkeypatch.setattr(cli_deploy, "on_terminal", lambda _: True)
     monkeypatch.setattr(cli_deploy, "_carry_out", lambda *given, **_: carried_out.append(given))
     done = CliRunner().invoke(app, ["deploy", "production", "--model-package-arn", "arn"])

@@ -68,9 +68,8 @@ def _writes(flags: object) -> bool:
 
 def _refuse_opt_ml(path: str | bytes) -> None:
     """Name the way to a path of the container: a process cannot be shown another /opt/ml."""
-    if isinstance(path, bytes):
-        return
-    if (path + os.sep).startswith(_OPT_ML + os.sep) and not _BASE.startswith(_OPT_ML):
+    below = isinstance(path, str) and (path + os.sep).startswith(_OPT_ML + os.sep)
+    if below and not _BASE.startswith(_OPT_ML):
         raise FileNotFoundError(
             errno.ENOENT,
             "in the sandbox, /opt/ml is a folder of the job: take the path from the script's "
