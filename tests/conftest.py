@@ -83,6 +83,8 @@ def pytest_collection_finish() -> None:
     """Let no later collection of garbage look at what stays to the end anyway."""
     gc.collect()
     gc.freeze()
+    # Most objects of a test go by themselves: looking rarely saves a twelfth of the processor.
+    gc.set_threshold(50_000, 20, 20)
     gc.enable()
 
 
