@@ -307,6 +307,7 @@ def test_what_others_left_is_deleted_after_a_week(
     assert left(here) == []
 
 
+@pytest.mark.usefixtures("stage")  # its version is the first
 def test_a_version_that_refuses_bad_rows_is_named_with_what_to_do(
     here: Place, tmp_path: Path
 ) -> None:
