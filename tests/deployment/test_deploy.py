@@ -22,6 +22,7 @@ from deployment_cases import BROKEN, COMMIT, Place, archive, place
 from repos import Repo, bare_environment, mlops
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
+from sm_mlops.cli import console
 from sm_mlops.cli import deploy as cli_deploy
 from sm_mlops.cli.deploy import _carry_out
 from sm_mlops.cli.main import app
@@ -226,7 +227,7 @@ def test_a_job_of_github_is_not_asked_even_at_a_terminal(
     carried_out, aws = [], Aws(repo.settings())
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setattr(cli_deploy, "connected", lambda _: nullcontext(aws))
-    monkeypatch.setattr(cli_deploy, "on_terminal", lambda _: True)
+    monkeypatch.setattr(console, "on_terminal", lambda _: True)
     monkeypatch.setattr(cli_deploy, "_carry_out", lambda *given, **_: carried_out.append(given))
     done = CliRunner().invoke(app, ["deploy", "production", "--model-package-arn", "arn"])
     assert done.exit_code == 0, done.output

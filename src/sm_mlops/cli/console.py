@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
 
+from sm_mlops import actions
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
 from sm_mlops.display import shown, tell
@@ -26,6 +27,11 @@ from sm_mlops.errors import MlopsError
 def on_terminal(stream: IO[str] | None) -> bool:
     """Return whether a standard stream is a terminal; a process may have none."""
     return stream is not None and stream.isatty()
+
+
+def attended() -> bool:
+    """Return whether a person can answer: a runner of GitHub may give its jobs a terminal, too."""
+    return on_terminal(sys.stdin) and not actions.running()
 
 
 # In a file or a CI log there is no terminal to take the width from.
@@ -90,7 +96,7 @@ def confirm(question: str, yes: bool) -> None:
     """Raise MlopsError unless the answer is yes; also if stdin is not a terminal."""
     if yes:
         return
-    if not on_terminal(sys.stdin):
+    if not attended():
         raise MlopsError(f"{question} stdin is not a terminal; pass --yes")
     if not typer.confirm(shown(question), err=True):
         raise MlopsError("nothing was changed")
@@ -98,7 +104,7 @@ def confirm(question: str, yes: bool) -> None:
 
 def at_terminal() -> Callable[[str], str] | None:
     """Return a prompt for hidden input, None if stdin is not a terminal."""
-    if not on_terminal(sys.stdin):
+    if not attended():
         return None
     return lambda line: str(
         typer.prompt(line, default="", show_default=False, hide_input=True, err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,12 +18,12 @@ from sm_mlops.cli.console import (
     AsJson,
     ContinueRollback,
     Yes,
+    attended,
     confirm,
     connected,
     err,
     fail,
     load_settings,
-    on_terminal,
     print_json,
     progress,
     say,
@@ -156,9 +155,7 @@ def deploy(
     """
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
-        # A runner may give its jobs a terminal, at which nobody sits.
-        asks = on_terminal(sys.stdin) and not actions.running()
-        if stage == "production" and not dry_run and asks:
+        if stage == "production" and not dry_run and attended():
             version = approved(aws, model_package_arn)
             for line in unusual(aws, chosen, version):
                 tell(err, f"version {version.version} {line}", "yellow")

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,9 +29,9 @@ from sm_mlops.cli import bootstrap, deploy, endpoint, registry, status, training
 from sm_mlops.cli.console import (
     AsJson,
     Yes,
+    attended,
     connected,
     load_settings,
-    on_terminal,
     out,
     print_json,
     say,
@@ -80,7 +79,7 @@ def demo(context: typer.Context, yes: Yes = False) -> None:
     Then show a version that fails in staging. On a terminal, asks where a person decides.
     """
     context.obj = True
-    ask = not yes and on_terminal(sys.stdin)
+    ask = not yes and attended()
     with connected(context, empty=True) as aws:
         tour = Tour(context, aws, ask)
         tour.connect()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import shlex
-import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import typer
 from sm_mlops import registry
 from sm_mlops.aws import Aws
 from sm_mlops.cli import batch, deploy, endpoint, monitoring, training
-from sm_mlops.cli.console import Yes, connected, load_settings, on_terminal, say
+from sm_mlops.cli.console import Yes, attended, connected, load_settings, say
 from sm_mlops.cli.sandbox import Tour, rule, sandbox_wait, tell_messages, typed
 from sm_mlops.deployment import endpoints, predict, smoke, stages
 from sm_mlops.deployment.endpoints import Endpoint
@@ -46,7 +45,7 @@ def drift(context: typer.Context, yes: Yes = False) -> None:
     two days.
     """
     context.obj = True
-    ask = not yes and on_terminal(sys.stdin)
+    ask = not yes and attended()
     _watch_production(load_settings(), ask)
     with connected(context) as aws:
         tour = Tour(context, aws, ask)
