@@ -201,8 +201,8 @@ def _check_target(target: str, source: str, root: Path, found: list[Path]) -> No
                 raise MlopsError(f"{target}: the output would replace the input {path.name}")
     if not remote:
         folder = (local if is_folder(target) else local.parent).absolute()
-        there = next(each for each in (folder, *folder.parents) if each.exists())
         try:
+            there = next(each for each in (folder, *folder.parents) if each.exists())
             tempfile.TemporaryFile(dir=there).close()
         except OSError as error:
             raise MlopsError(f"{target}: cannot write here: {error.strerror}") from error

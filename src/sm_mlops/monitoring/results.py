@@ -220,10 +220,11 @@ def with_health(aws: Aws, found: Status) -> Status:
     for row in found.stages:
         if row.stage in monitored:
             said = "unknown"
-            with ignoring(*DENIED), suppress(MlopsError):
-                said = health(last(aws, stages.load(aws.settings, row.stage)), aws.now())
             if row.stage in failed:
                 said = f"check failed: {aws.command} monitor {row.stage}"
+            else:
+                with ignoring(*DENIED), suppress(MlopsError):
+                    said = health(last(aws, stages.load(aws.settings, row.stage)), aws.now())
             row = replace(row, health=said)
         rows.append(row)
     return replace(found, stages=tuple(rows))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import mlops_yaml, sample_data, schema, scoring
+from sm_mlops.tabular import mlops_yaml, schema, scoring
 from sm_mlops.tabular.failure import DataError
 
 BEFORE: dict[str, tuple[str, ...]] = {
@@ -87,6 +87,8 @@ def _data(root: Path) -> Path:
         )
     found = root / place
     if not found.exists() and found.name == SAMPLE:
+        from sm_mlops.tabular import sample_data  # no job needs it
+
         sample_data.write(found)
     if not found.exists():
         raise DataError(f"{os.path.relpath(found)}: no such file or folder; mlops.yaml names it")
