@@ -261,10 +261,7 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
     try:
         content = mlops_yaml.load(text)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise SettingsError(f"mlops.yaml{where}: {one_line(problem)}") from error
+        raise SettingsError(one_line(f"mlops.yaml{mlops_yaml.complaint(error)}")) from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # PyYAML raises these for an invalid date or number such as 2024-13-45.
         raise SettingsError(f"mlops.yaml: not valid YAML ({one_line(error)})") from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -243,4 +244,11 @@ def test_a_script_by_itself_says_that_the_data_is_elsewhere(tmp_path: Path) -> N
     address = "https://somebody:token@elsewhere/rows"
     (tmp_path / "mlops.yaml").write_text(f"data: {{path: '{address}', target: Churn}}\n")
     with pytest.raises(DataError, match=r"data\.path names no file [^@]*name rows[^@]*$"):
+        local.arguments(tmp_path / "model", "preprocess")
+
+
+def test_a_script_by_itself_says_where_mlops_yaml_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "mlops.yaml").write_text("data:\n  target: y\n  target: z\n")
+    said = f"{tmp_path}/mlops.yaml line 3, column 3: target is there twice"
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
         local.arguments(tmp_path / "model", "preprocess")

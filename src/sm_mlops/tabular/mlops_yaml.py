@@ -91,8 +91,16 @@ def beside(folder: Path) -> tuple[Path | None, dict[str, Any]]:
             try:
                 return path, load(path.read_text(encoding="utf-8")) or {}
             except yaml.YAMLError as error:
-                raise DataError(f"{path}: {' '.join(str(error).split())}") from error
+                raise DataError(f"{path}{complaint(error)}") from error
     return None, {}
+
+
+def complaint(error: yaml.YAMLError) -> str:
+    """Return where in the file the error is, if that is known, and what it is."""
+    mark = getattr(error, "problem_mark", None)
+    where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    problem = getattr(error, "problem", None) or "not valid YAML"
+    return f"{where}: {' '.join(str(problem).split())}"
 
 
 def flag(value: Any) -> bool | None:
