@@ -405,6 +405,7 @@ def test_no_output_takes_the_place_of_an_input_or_of_another_output(
         content = "a,b\n1,2\n" if name[0] == "x" else '{"a": 1, "b": 2}\n'
         (folder / name).write_text(content)
     (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "x")
     before = {file: file.read_bytes() for file in folder.iterdir()}
     there = left(here)
     cases: list[tuple[Path, Path | str, str]] = [
@@ -413,6 +414,7 @@ def test_no_output_takes_the_place_of_an_input_or_of_another_output(
         (folder, f"{tmp_path}/out/", "two outputs would be named"),
         (folder / "x.csv", f"{folder}/", "would replace the input x.csv"),
         (folder / "x.csv", tmp_path / "file" / "o.csv", "cannot write here"),
+        (folder / "x.csv", tmp_path / "link" / "o.csv", "cannot write here"),
     ]
     for source, target, said in cases:
         with pytest.raises(MlopsError, match=said):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import boto3
 import psutil
@@ -29,6 +31,7 @@ from sandbox_cases import (
 )
 from sm_mlops import sandbox
 from sm_mlops.sandbox import SandboxError, Server
+from sm_mlops.sandbox.moto_app import Dispatcher
 from sm_mlops.sandbox.storage import Store
 
 pytestmark = pytest.mark.slow
@@ -242,6 +245,27 @@ def test_a_list_is_whole_while_others_add_to_it(
         monkeypatch.setattr(SQSBackend, "list_queues", slowly)
         list(pool.map(lambda _: sqs.list_queues(), range(8)))
     assert most == [1] * 8
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ({"HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage"}, b"{}"),
+        ({"CONTENT_TYPE": "application/x-www-form-urlencoded"}, b"Action=ReceiveMessage"),
+    ],
+    ids=["json", "query"],
+)
+def test_who_waits_for_a_message_keeps_nobody_waiting(header: dict[str, str], body: bytes) -> None:
+    def request(header: dict[str, str], body: bytes) -> dict[str, Any]:
+        return {**header, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
+
+    def sent() -> bool:
+        with dispatcher.turn("sqs", request({"HTTP_X_AMZ_TARGET": "AmazonSQS.SendMessage"}, b"{}")):
+            return True
+
+    dispatcher = Dispatcher()
+    with dispatcher.turn("sqs", request(header, body)), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(sent).result(10)
 
 
 def test_moto_is_its_own_again_after_the_sandbox(tmp_path: Path) -> None:

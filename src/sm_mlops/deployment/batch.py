@@ -202,7 +202,9 @@ def _check_target(target: str, source: str, root: Path, found: list[Path]) -> No
     if not remote:
         folder = (local if is_folder(target) else local.parent).absolute()
         try:
-            there = next(each for each in (folder, *folder.parents) if each.exists())
+            # A link to nowhere is there, too: nothing can be made in its place.
+            places = (folder, *folder.parents)
+            there = next(each for each in places if each.is_symlink() or each.exists())
             tempfile.TemporaryFile(dir=there).close()
         except OSError as error:
             raise MlopsError(f"{target}: cannot write here: {error.strerror}") from error

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import threading
-from collections.abc import Iterable
 from random import SystemRandom
 from typing import Any
 
@@ -20,7 +19,7 @@ from moto.moto_server.werkzeug_app import (
     create_backend_app,
 )
 
-from sm_mlops.sandbox.replies import Start
+from sm_mlops.sandbox.iam.requests import read
 
 LARGE_BODY = 1024 * 1024
 # No page of a browser reads an answer, and nobody guesses the secret of a key or a session.
@@ -45,15 +44,13 @@ class Dispatcher(DomainDispatcherApplication):
         self._backends: dict[str | None, Any] = {}
         self._locks: dict[str, threading.RLock] = {}
 
-    def answer(self, application: Any, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-        """Answer a request to a service after those before it, unless it may take long."""
+    def turn(self, service: str, environ: dict[str, Any]) -> contextlib.AbstractContextManager[Any]:
+        """Let a request to a service wait for those before it, unless it may take long."""
         length = environ.get("CONTENT_LENGTH") or "0"
         long = not length.isdecimal() or int(length) > LARGE_BODY
-        long = long or environ.get("HTTP_X_AMZ_TARGET") == "AmazonSQS.ReceiveMessage"
-        lock = self._locks.setdefault(application.service, threading.RLock())
-        with contextlib.nullcontext() if long else lock:
-            answer: Iterable[bytes] = application(environ, start)
-            return answer
+        long = long or (service == "sqs" and read(service, environ)[0] == "ReceiveMessage")
+        lock = self._locks.setdefault(service, threading.RLock())
+        return contextlib.nullcontext() if long else lock
 
     def get_backend_for_host(self, host: str | None) -> Any:
         if host in ("moto_api", "instance_metadata"):

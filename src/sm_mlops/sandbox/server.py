@@ -307,13 +307,14 @@ class Server:
     ) -> Iterable[bytes]:
         application = self._moto_app.get_application(environ)
         service: str = cast(Any, application).service
-        if service == "logs":
-            self.logs.update()
-            self.logs.name_streams(environ, caller)
-        if service == "cloudwatch":
-            self.metrics.publish()
         try:
-            answer = self._moto_app.answer(application, environ, start)
+            with self._moto_app.turn(service, environ):
+                if service == "logs":
+                    self.logs.update()
+                    self.logs.name_streams(environ, caller)
+                if service == "cloudwatch":
+                    self.metrics.publish()
+                answer: Iterable[bytes] = application(environ, start)
         except NotImplementedError as error:
             refusal = wire.not_implemented(f"this request to {service}: {error}")
             return error_reply(start, refusal, calls.xml(signed, environ))

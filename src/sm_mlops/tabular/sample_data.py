@@ -5,6 +5,7 @@ Source: W. Wolberg and others, Breast Cancer Wisconsin (Diagnostic), UCI, 1995, 
 """
 
 import csv
+import os
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def write(path: Path) -> None:
     (_, _, *names), *rows = csv.reader(text.splitlines())
     measured = [*_MEASURED.split(), "fractal_dimension"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with unfinished.open("w", encoding="utf-8", newline="") as file:
         target = csv.writer(file, lineterminator="\n")
         target.writerow([*(how.format(each) for how in _HOW for each in measured), "diagnosis"])

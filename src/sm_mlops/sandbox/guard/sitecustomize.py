@@ -41,7 +41,7 @@ def _is_here(host: object) -> bool:
 def _guard(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open" or event in _CHANGES or event in _LOOKS:
         changes = event in _CHANGES or (event == "open" and _writes(arguments[2]))
-        for argument in arguments[:2]:
+        for argument in arguments[: 2 if event in _CHANGES else 1]:
             if isinstance(argument, str | os.PathLike):
                 _refuse_opt_ml(os.fspath(argument))
                 if changes:
