@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -299,8 +300,17 @@ def test_an_endpoint_that_was_deleted_by_hand_is_noticed_before_any_deployment(
     """CloudFormation could neither update nor roll back."""
     stage = here.stage("touched")
     here.deploy(stage, first)
+    other = here.register(offset=3)
+    found = endpoints.describe(here.aws, stage.stack)
+    assert found is not None
+    with pytest.MonkeyPatch.context() as patch:
+        leaving = replace(found, status="Deleting")
+        patch.setattr(endpoints, "describe", lambda *names: leaving)
+        with pytest.raises(MlopsError, match="complete, but its endpoint is Deleting: .* destroy"):
+            here.deploy(stage, other)
     here.aws.sagemaker.delete_endpoint(EndpointName=stage.stack)
-    for arn in (here.register(offset=3), first):
+    assert endpoints.settled(here.aws, stage.stack) is None
+    for arn in (other, first):
         for execute in (False, True):
             with pytest.raises(MlopsError, match="complete, but it has no endpoint churn-touched"):
                 here.deploy(stage, arn, execute=execute)
