@@ -406,6 +406,7 @@ def test_no_output_takes_the_place_of_an_input_or_of_another_output(
         (folder / name).write_text(content)
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "x")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
     before = {file: file.read_bytes() for file in folder.iterdir()}
     there = left(here)
     cases: list[tuple[Path, Path | str, str]] = [
@@ -415,6 +416,11 @@ def test_no_output_takes_the_place_of_an_input_or_of_another_output(
         (folder / "x.csv", f"{folder}/", "would replace the input x.csv"),
         (folder / "x.csv", tmp_path / "file" / "o.csv", "cannot write here"),
         (folder / "x.csv", tmp_path / "link" / "o.csv", "cannot write here"),
+        (folder / "x.csv", tmp_path / "circle" / "o.csv", "cannot write here: [A-Z]"),
+        (folder / "x.csv", tmp_path / f"{'o' * 245}.csv", "cannot write here: File name too long"),
+        (folder / "x.csv", tmp_path / "o\0.csv", "cannot write here: embedded null"),
+        (folder / "x.csv", "", "^OUTPUT: write a .csv"),
+        (folder / "x.csv", "s3://", "^s3://: write a .csv"),
     ]
     for source, target, said in cases:
         with pytest.raises(MlopsError, match=said):

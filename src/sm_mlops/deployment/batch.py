@@ -179,9 +179,10 @@ def _downloaded(aws: Aws, source: str, folder: Path) -> Path:
 
 def _check_target(target: str, source: str, root: Path, found: list[Path]) -> None:
     """Raise MlopsError for an output that cannot be written, or that would replace another file."""
-    if not is_folder(target) and not batch_rows.format_of(Path(target)):
+    nowhere = not target.removeprefix("s3://")
+    if nowhere or (not is_folder(target) and not batch_rows.format_of(Path(target))):
         raise MlopsError(
-            f"{target}: write a .csv, .jsonl or .parquet file, or a folder with / at its end"
+            f"{target or 'OUTPUT'}: write a .csv, .jsonl or .parquet file, or a folder with / at its end"
         )
     if target.lower().endswith(".gz"):
         raise MlopsError(f"{target}: the output is not compressed: leave out .gz")
@@ -194,20 +195,27 @@ def _check_target(target: str, source: str, root: Path, found: list[Path]) -> No
     if source.startswith("s3://"):
         there = Path(source.removeprefix("s3://"))
         inputs = {there / file.relative_to(root) if root.is_dir() else there for file in found}
-    if source.startswith("s3://") == remote:
-        known = inputs if remote else {file.resolve() for file in inputs}
-        for path in (*paths, reasons):
-            if (path if remote else path.resolve()) in known:
-                raise MlopsError(f"{target}: the output would replace the input {path.name}")
-    if not remote:
-        folder = (local if is_folder(target) else local.parent).absolute()
-        try:
+    try:
+        if source.startswith("s3://") == remote:
+            known = inputs if remote else {file.resolve() for file in inputs}
+            for path in (*paths, reasons):
+                if (path if remote else path.resolve()) in known:
+                    raise MlopsError(f"{target}: the output would replace the input {path.name}")
+        if not remote:
+            _unfinished(reasons).exists()  # Raises OSError for a name that is too long.
+            folder = (local if is_folder(target) else local.parent).absolute()
             # A link to nowhere is there, too: nothing can be made in its place.
             places = (folder, *folder.parents)
             there = next(each for each in places if each.is_symlink() or each.exists())
             tempfile.TemporaryFile(dir=there).close()
-        except OSError as error:
-            raise MlopsError(f"{target}: cannot write here: {error.strerror}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        # The last two for a circle of links, and for a name with a null.
+        why = getattr(error, "strerror", None) or one_line(str(error))
+        raise MlopsError(f"{target}: cannot write here: {why}") from error
+
+
+def _unfinished(file: Path) -> Path:
+    return file.with_name(f".{file.name}.part")
 
 
 def _paths(local: Path, root: Path, found: list[Path], several: bool) -> tuple[list[Path], Path]:
@@ -401,7 +409,7 @@ def _write(
     writers = {path: Writer(path) for path in paths.values()}
     rows = errors = 0
     reasons.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = reasons.with_name(f".{reasons.name}.part")
+    unfinished = _unfinished(reasons)
     try:
         with unfinished.open("w", encoding="utf-8") as lines:
             for number, part in enumerate(batch_rows.parts(found), 1):
