@@ -306,7 +306,7 @@ def test_an_endpoint_that_was_deleted_by_hand_is_noticed_before_any_deployment(
     with pytest.MonkeyPatch.context() as patch:
         leaving = replace(found, status="Deleting")
         patch.setattr(endpoints, "describe", lambda *names: leaving)
-        with pytest.raises(MlopsError, match="complete, but its endpoint is Deleting: .* destroy"):
+        with pytest.raises(MlopsError, match=r"complete, but its endpoint is Deleting: .* destroy"):
             here.deploy(stage, other)
     here.aws.sagemaker.delete_endpoint(EndpointName=stage.stack)
     assert endpoints.settled(here.aws, stage.stack) is None
