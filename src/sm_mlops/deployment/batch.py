@@ -182,7 +182,8 @@ def _check_target(target: str, source: str, root: Path, found: list[Path]) -> No
     nowhere = not target.removeprefix("s3://")
     if nowhere or (not is_folder(target) and not batch_rows.format_of(Path(target))):
         raise MlopsError(
-            f"{target or 'OUTPUT'}: write a .csv, .jsonl or .parquet file, or a folder with / at its end"
+            f"{target or 'OUTPUT'}: write a .csv, .jsonl or .parquet file, or a folder with / at "
+            "its end"
         )
     if target.lower().endswith(".gz"):
         raise MlopsError(f"{target}: the output is not compressed: leave out .gz")
