@@ -309,6 +309,10 @@ def test_every_kind_of_stage_is_made_changed_and_deleted(
         here.repo.configure(monitoring={"stages": ["staging"]})
     here.repo.stage("staging", Parameters=KINDS[kind], Batch=NIGHTLY)
     job.mlops("deploy", "staging", "--model-package-arn", deployed)
+    if kind == "real-time":
+        variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        done = mlops_here(here.repo.root, "monitor", "staging", "--run", **variables)
+        assert done.returncode == 0 and "no requests" in done.stdout, done.stdout + done.stderr
     settings.write_text(before)
     names = [row["Name"] for row in schedules()["Schedules"]]
     checks = [] if kind == "batch" else ["churn-staging-monitor"]

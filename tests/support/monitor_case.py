@@ -155,12 +155,19 @@ class CloudWatch:
         self.metrics += MetricData
 
 
+def as_to_a_role(parsed: dict[str, Any], **_: Any) -> None:
+    """Answer for a missing object as S3 may answer a role that lists only below a prefix."""
+    if parsed.get("Error", {}).get("Code") == "NoSuchKey":
+        parsed["Error"]["Code"] = "AccessDenied"
+
+
 class Stage:
     """A monitored stage."""
 
     def __init__(self, tmp_path: Path, settings: Settings | None = None) -> None:
         self.s3 = boto3.client("s3", region_name="us-east-1")
         self.s3.create_bucket(Bucket=BUCKET)
+        self.s3.meta.events.register("after-call.s3.GetObject", as_to_a_role)
         self.sagemaker, self.cloudwatch = SageMaker(), CloudWatch()
         self.output, self.folder = tmp_path / "output", tmp_path
         self.settings = settings or Settings()

@@ -38,7 +38,7 @@ from sm_mlops.tabular.captured import Body
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.labels import Labels
 from sm_mlops.tabular.tally import Tally
-from sm_mlops.tabular.windows import File, Store, Window
+from sm_mlops.tabular.windows import File, Store, Window, read
 
 FORMAT = 1
 EARLIER = 7
@@ -284,13 +284,8 @@ class Job:
         if not uri:
             return None
         bucket, _, key = uri.removeprefix("s3://").partition("/")
-        s3 = self.clients.s3
-        key = f"{key.rpartition('/')[0]}/{baseline.FILE}"
-        try:
-            answer = s3.get_object(Bucket=bucket, Key=key)
-        except s3.exceptions.NoSuchKey:
-            return None
-        return baseline.parsed(answer["Body"].read())
+        content = read(self.clients.s3, bucket, f"{key.rpartition('/')[0]}/{baseline.FILE}")
+        return None if content is None else baseline.parsed(content)
 
     def _measure(self, result: dict[str, Any], at: datetime | None, added: int = 0) -> None:
         """Put the metrics of a window: those of a stage's newest at the time of arrival, because an

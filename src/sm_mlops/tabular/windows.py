@@ -199,15 +199,27 @@ class Store:
         return f"{self.project}/monitor/{self.stage}/"
 
     def _json(self, key: str) -> dict[str, Any] | None:
-        try:
-            answer = self.s3.get_object(Bucket=self.bucket, Key=key)
-        except self.s3.exceptions.NoSuchKey:
+        content = read(self.s3, self.bucket, key)
+        if content is None:
             return None
         try:
-            return dict(json.loads(answer["Body"].read()))
+            return dict(json.loads(content))
         except (ValueError, TypeError) as error:
             print(f"{key} is not the result of a check ({error}), so it counts as none", flush=True)
             return None
+
+
+def read(s3: Any, bucket: str, key: str) -> bytes | None:
+    """Return the content of an object, None if there is none.
+
+    Looked for in a list: of one that is missing, S3 may tell a role that lists only below a prefix
+    that access is denied.
+    """
+    found = s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", ())
+    if not any(item["Key"] == key for item in found):
+        return None
+    content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return content
 
 
 def _next(waiting: "deque[Any]") -> Iterator[tuple[File, str, IO[bytes]]]:
