@@ -15,7 +15,7 @@ from connected_case import app_layer
 from fault_injection import inject
 from sm_mlops import objects, stacks, templates
 from sm_mlops import platform as package
-from sm_mlops.bootstrap import assets, catalog, credential, platform
+from sm_mlops.bootstrap import adoption, assets, catalog, credential, platform
 from sm_mlops.bootstrap.plan import Todo, is_work
 from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
 from sm_mlops.bootstrap.project import Project
@@ -123,6 +123,35 @@ def test_a_bucket_with_a_policy_is_refused_before_anything_is_made(empty: Land) 
     s3.delete_bucket_policy(Bucket=BUCKET)
     act(empty)
     assert not list(filter(is_work, empty.part(Platform).look()))
+
+
+def test_a_bucket_that_would_lose_its_settings_is_refused_before_anything_is_made(
+    empty: Land,
+) -> None:
+    s3 = empty.aws.s3
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    rule = {"ID": "their old-versions", "Status": "Enabled", "Filter": {"Prefix": "a/"}}
+    rules = {"Rules": [{**rule, "NoncurrentVersionExpiration": {"NoncurrentDays": 3650}}]}
+    s3.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration=rules)
+    cors = {"AllowedMethods": ["GET"], "AllowedOrigins": ["https://acme.org"]}
+    s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [cors]})
+    by_key = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
+    encryption = {"Rules": [by_key]}
+    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration=encryption)
+    s3.put_bucket_tagging(Bucket=BUCKET, Tagging={"TagSet": [{"Key": "team", "Value": "a"}]})
+    names = "CORS rule https://acme.org, encryption aws:kms, lifecycle rule their old-versions"
+    empty.calls.clear()
+    with pytest.raises(MlopsError, match=rf"would replace \({names}, tag team\): take them away"):
+        empty.part(Platform).look()
+    assert empty.writes == []
+    s3.delete_bucket_lifecycle(Bucket=BUCKET)
+    s3.delete_bucket_cors(Bucket=BUCKET)
+    s3.delete_bucket_encryption(Bucket=BUCKET)
+    s3.delete_bucket_tagging(Bucket=BUCKET)
+    act(empty)
+    # As an update leaves it that was interrupted before the policy.
+    s3.delete_bucket_policy(Bucket=BUCKET)
+    adoption.require_plain(empty.aws, BUCKET)
 
 
 def test_what_share_grants_survives_the_next_update_of_the_stack(there: Land) -> None:

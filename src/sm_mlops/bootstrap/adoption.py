@@ -7,6 +7,7 @@ begins with the bucket's name alone, and its next update sets the other properti
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from rich.console import Console
 
@@ -15,6 +16,19 @@ from sm_mlops.aws import Aws, ignoring
 from sm_mlops.errors import MlopsError
 
 LOGICAL, KIND = "ArtifactBucket", "AWS::S3::Bucket"
+# Settings that the template sets as a whole: the operation that reads them, where they are in its
+# answer, the names of one, and the error if there are none.
+SETTINGS = (
+    ("lifecycle rule", "lifecycle_configuration", "Rules", "ID", "NoSuchLifecycleConfiguration"),
+    ("CORS rule", "cors", "CORSRules", "AllowedOrigins", "NoSuchCORSConfiguration"),
+    ("tag", "tagging", "TagSet", "Key", "NoSuchTagSet"),
+)
+NO_ENCRYPTION = "ServerSideEncryptionConfigurationNotFoundError"
+# What a bucket has of the platform after an update that was interrupted.
+OWN = {
+    *("unfinished-uploads", "old-versions", "sent-messages"),
+    *("https://*.sagemaker.aws", "project", "owner", "AES256"),
+}
 
 
 def exists(aws: Aws, bucket: str) -> bool:
@@ -31,9 +45,17 @@ def exists(aws: Aws, bucket: str) -> bool:
     return False
 
 
-def require_without_policy(aws: Aws, bucket: str) -> None:
-    """Raise MlopsError if the bucket has a policy: CloudFormation creates none beside it, and the
-    platform's would replace it."""
+def require_plain(aws: Aws, bucket: str) -> None:
+    """Raise MlopsError if the platform would replace a policy or other settings of the bucket.
+
+    CloudFormation creates no policy beside another one, and sets all else without a word.
+    """
+    if found := sorted({f"{kind} {name}" for kind, name in _settings(aws, bucket)}):
+        raise MlopsError(
+            f"the bucket {bucket} has settings that the platform's would replace "
+            f"({', '.join(found)}): take them away, or choose another name with --platform "
+            "BucketName=... and aws.bucket in mlops.yaml"
+        )
     with ignoring("NoSuchBucketPolicy"):
         found = json.loads(aws.s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
         names = ", ".join(item.get("Sid") or f"{item['Effect']} without a Sid" for item in found)
@@ -42,6 +64,23 @@ def require_without_policy(aws: Aws, bucket: str) -> None:
             f"it with aws s3api delete-bucket-policy --bucket {bucket}, or choose another name "
             "with --platform BucketName=... and aws.bucket in mlops.yaml"
         )
+
+
+def _settings(aws: Aws, bucket: str) -> Iterator[tuple[str, str]]:
+    """Yield kind and name of what others have set for the bucket."""
+    for kind, setting, member, key, absent in SETTINGS:
+        with ignoring(absent):
+            for item in getattr(aws.s3, f"get_bucket_{setting}")(Bucket=bucket)[member]:
+                names = item.get(key) or "without"
+                for name in [names] if isinstance(names, str) else names:
+                    if name not in OWN and not name.startswith("aws:"):
+                        yield kind, name
+    with ignoring(NO_ENCRYPTION):
+        found = aws.s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
+        for rule in found["Rules"]:
+            name = rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"]
+            if name not in OWN:
+                yield "encryption", name
 
 
 def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:

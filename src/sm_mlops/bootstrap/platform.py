@@ -36,6 +36,7 @@ CATALOG, S3 = "service-catalog", "s3"
 PREFIX = "sm-mlops-"
 # For stacks, of which the plan reports only how they end.
 _QUIET = Console(quiet=True)
+ADOPTED = "added to the platform with its objects; deletes what was replaced 90 days ago"
 # In the order of the plan, which does not list their policies, permissions and settings.
 THINGS = {
     "ArtifactBucket": "artifact bucket",
@@ -136,7 +137,7 @@ class Platform(Part):
         self._require_exchangeable(found)
         bucket = self._bucket(found)
         if "ArtifactBucketPolicy" not in found.resources and adoption.exists(self.aws, bucket):
-            adoption.require_without_policy(self.aws, bucket)
+            adoption.require_plain(self.aws, bucket)
         return [
             self._stack_item(found),
             *self._things(found),
@@ -187,7 +188,7 @@ class Platform(Part):
             if physical:
                 yield Item(name, Todo.NOTHING)
             elif logical == "ArtifactBucket" and adoption.exists(self.aws, self._bucket(found)):
-                yield Item(name, Todo.CHANGE, "added to the platform with its objects")
+                yield Item(name, Todo.CHANGE, ADOPTED)
             elif logical not in unwanted and not found.newer:
                 yield Item(name, Todo.CREATE)
 
