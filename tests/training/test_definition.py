@@ -159,7 +159,7 @@ def test_key_network_and_isolation_reach_every_job(
 
 
 @pytest.mark.parametrize(
-    "instance", ["ml.g4dn.xlarge", "ml.m5d.large", "ml.g5.xlarge", "ml.p5.48xlarge"]
+    "instance", ["ml.g4dn.xlarge", "ml.m5d.large", "ml.g5.xlarge", "ml.p6-b300.48xlarge"]
 )
 def test_local_storage_takes_no_key_and_everything_else_does(
     repo: Repo, compiled: Callable[[Settings], Compiled], instance: str
