@@ -191,6 +191,9 @@ class Repo:
             MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
         """
         reads = list(reads)
+        if self.settings.aws.kms_key:
+            # The cache does not look at it, and a cached output stays encrypted as it was.
+            reads.append("aws.kms_key")
         self._read.update(reads)
         found = bundle.collect(
             self.settings, script, also=also, reads=reads, required=self._required

@@ -11,7 +11,7 @@ import pytest
 
 from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
 from fault_injection import inject, pending
-from sm_mlops import projects
+from sm_mlops import projects, stacks
 from sm_mlops.bootstrap import assets, catalog, plan, platform, provisional
 from sm_mlops.bootstrap.plan import is_work
 from sm_mlops.bootstrap.platform import Platform
@@ -62,6 +62,13 @@ def work(found: Land, **options: Any) -> list[plan.Item]:
 
 def parameters(found: Land) -> dict[str, str]:
     stack = (projects.find(found.aws) or pytest.fail("no project")).stack
+    assert stack is not None
+    return stack.parameters
+
+
+def shared(found: Land) -> dict[str, str]:
+    """Return the parameters of the platform."""
+    stack = stacks.describe(found.aws, platform.STACK)
     assert stack is not None
     return stack.parameters
 
@@ -124,6 +131,37 @@ def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None
     there = projects.outputs(alone.aws) or {}
     assert there["PipelineRoleArn"].endswith(":role/churn-pipeline")
     assert there["ProductionRoleArn"].endswith(":role/churn-github-production")
+
+
+def test_platform_and_project_allow_the_keys_of_repo_and_stages_and_forget_none(
+    alone: Land,
+) -> None:
+    kms, place = alone.aws.client("kms"), "arn:aws:kms:{}:{}:key/{}"
+    former, key = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+    kms.create_alias(AliasName="alias/models", TargetKeyId=former)
+    here, there = (place.format("eu-west-1", alone.aws.account, name * 8) for name in "ab")
+    elsewhere = place.format("eu-west-1", "222233334444", "c" * 8)
+    alone.repo.configure(aws={"kms_key": "alias/models"})
+    alone.repo.stage("staging", Parameters={"KmsKeyArn": here})
+    alone.repo.stage("qa", Account="222233334444", Role="d", Parameters={"KmsKeyArn": elsewhere})
+    alone.repo.stage("production", Account=alone.aws.account, Parameters={"KmsKeyArn": there})
+    alone.again()
+    alone.part(Platform).act(print)
+    act(alone)
+    allowed = ",".join((former, here, there))
+    assert (shared(alone)["KeyArns"], parameters(alone)["KmsKeyArn"]) == (allowed, allowed)
+    # What was encrypted with the former keys is still read: artifacts, champions, captured rows.
+    alone.repo.configure(aws={"kms_key": key})
+    alone.repo.stage("staging", Parameters={"KmsKeyArn": ""})
+    alone.again()
+    [item] = filter(is_work, alone.part(Platform).look())
+    assert item.detail.endswith(f"KeyArns + {key}")
+    alone.part(Platform).act(print)
+    [item] = work(alone)
+    assert item.detail == f"KmsKeyArn {allowed},{key}"
+    act(alone)
+    assert (shared(alone)["KeyArns"], parameters(alone)["KmsKeyArn"]) == (f"{allowed},{key}",) * 2
+    assert work(alone) == []
 
 
 def test_a_project_made_in_studio_is_accepted_as_it_is(alone: Land) -> None:

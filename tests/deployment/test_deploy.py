@@ -8,11 +8,12 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -402,20 +403,46 @@ def test_a_deployment_tags_the_endpoint_s_log_and_records_its_version(
     assert point["Maximum"] == 1
 
 
-def test_the_role_may_use_the_key_of_the_artifacts(here: Place, first: str) -> None:
-    kms = here.aws.client("kms")
-    key = kms.create_key()["KeyMetadata"]["Arn"]
-    kms.create_alias(AliasName="alias/artifacts", TargetKeyId=key)
-    before = (here.repo.root / "mlops.yaml").read_text()
-    for written in (key, "alias/artifacts"):
-        settings = here.repo.configure(aws={"kms_key": written})
-        aws = Aws(settings, sandbox=True)
+@contextmanager
+def encrypting(here: Place, key: str) -> Iterator[None]:
+    """Encrypt with this key whatever the block uploads."""
+    s3, bucket = here.aws.s3, {"Bucket": here.aws.bucket}
+    how = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    rules = [{"ApplyServerSideEncryptionByDefault": how}]
+    s3.put_bucket_encryption(**bucket, ServerSideEncryptionConfiguration={"Rules": rules})
+    try:
+        yield
+    finally:
+        s3.delete_bucket_encryption(**bucket)
+
+
+def test_the_role_may_use_the_key_of_the_artifact_whatever_mlops_yaml_names_now(
+    here: Place, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given(arn: str) -> str:
         stage = here.stage("sealed")
-        done = deploy.deploy(aws, stage, first, here.console)
+        done = deploy.deploy(aws, stage, arn, here.console)
         stack = stacks.describe(aws, done.endpoint)
         assert stack is not None
-        assert stack.parameters["ArtifactKmsKeyArn"] == key
-    (here.repo.root / "mlops.yaml").write_text(before)
+        return stack.parameters["ArtifactKmsKeyArn"]
+
+    kms = here.aws.client("kms")
+    former, key = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+    kms.create_alias(AliasName="alias/artifacts", TargetKeyId=key)
+    with encrypting(here, former):
+        sealed = here.register()
+    before = (here.repo.root / "mlops.yaml").read_text()
+    try:
+        aws = Aws(here.repo.configure(aws={"kms_key": "alias/artifacts"}), sandbox=True)
+        assert given(first) == ""
+        assert given(sealed) == former
+        # Who may not see the artifact can only take the key of now.
+        for code in ("403", "404"):
+            error = ClientError({"Error": {"Code": code}}, "HeadObject")
+            monkeypatch.setattr(aws.s3, "head_object", Mock(side_effect=error))
+            assert given(sealed) == key
+    finally:
+        (here.repo.root / "mlops.yaml").write_text(before)
 
 
 def test_the_role_of_an_endpoint_has_the_platform_s_boundary(here: Place, first: str) -> None:

@@ -81,6 +81,13 @@ def test_it_may_what_a_deployment_takes(stage: str) -> None:
     assert not deploys().may("sagemaker:CreateModel", version.replace("churn", "churn-eu"))
 
 
+def test_it_encrypts_requests_with_the_keys_of_its_stages_and_no_others() -> None:
+    for action in ("kms:GenerateDataKey", "kms:Decrypt"):
+        assert deploys().may(action, KEY)
+        assert not deploys().may(action, KEY.replace("1234abcd", "9999abcd"))
+        assert not deploys(KeyArns="").may(action, KEY)
+
+
 @pytest.mark.parametrize(("stage", "other"), [("staging", "production"), ("production", "staging")])
 def test_it_changes_the_stages_that_run_there(stage: str, other: str) -> None:
     stages = {one for one in allowed(deploys(Stages=stage), *here("churn", other)) if other in one}

@@ -446,13 +446,34 @@ def test_the_pipeline_pulls_sagemakers_images_and_the_one_that_mlops_yaml_names(
 
 
 @pytest.mark.parametrize("logical", ROLES)
-def test_the_policies_of_the_longest_names_fit_into_a_role(logical: str) -> None:
-    given = {"DataLocations": LAKE, "KmsKeyArn": KEY, "DeploymentAccounts": DEPLOYMENT_ACCOUNT}
+def test_each_role_may_use_every_key_of_the_project(logical: str) -> None:
+    keys = [KEY, KEY.replace("1234abcd", "9999abcd")]
+    used = [
+        statement["Resource"]
+        for policy in project(KmsKeyArn=",".join(keys)).policies(logical)
+        for statement in policy["Statement"]
+        if "kms:Decrypt" in listed(statement["Action"])
+    ]
+    assert used == [keys]
+
+
+# Of mlops.yaml, of both stages, and a former one.
+@pytest.mark.parametrize(
+    ("region", "partition", "keys"),
+    [("us-gov-west-1", "aws-us-gov", 1), ("ap-southeast-1", "aws", 4)],
+)
+@pytest.mark.parametrize("logical", ROLES)
+def test_the_policies_of_the_longest_names_fit_into_a_role(
+    logical: str, region: str, partition: str, keys: int
+) -> None:
+    key = KEY.replace(REGION, region).replace("arn:aws:", f"arn:{partition}:")
+    given = {"DataLocations": LAKE, "DeploymentAccounts": DEPLOYMENT_ACCOUNT}
+    given["KmsKeyArn"] = ",".join(key.replace("1234abcd", name * 8) for name in "abcd"[:keys])
     given["ImageRepository"] = f"arn:aws:ecr:us-gov-west-1:{'1' * 12}:repository/{'r' * 256}"
     names = {"GitHubOwner": "o" * 39, "GitHubRepository": "r" * 100, "ArtifactBucket": "b" * 63}
     subject = {"GitHubSubject": f"repo:{'o' * 39}@{'1' * 20}/{'r' * 100}@{'1' * 20}"}
-    made = project("p" * 32, {**given, **names, **subject}, Vpc="yes", region="us-gov-west-1")
-    assert all("arn:aws-us-gov:" in str(policy) for policy in made.policies(logical))
+    made = project("p" * 32, {**given, **names, **subject}, Vpc="yes", region=region)
+    assert all(f"arn:{partition}:" in str(policy) for policy in made.policies(logical))
     assert length(*made.policies(logical)) <= 10_240
     assert length(document(made.properties(logical)["AssumeRolePolicyDocument"])) <= 2_048
 

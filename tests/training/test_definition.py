@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -246,6 +247,20 @@ def test_another_gate_changes_no_job_at_all(
     assert before != after
     for name in ("Preprocess", "Train", "Evaluate"):
         assert all_steps(before)[name] == all_steps(after)[name]
+
+
+def test_another_key_is_another_artifact_so_no_step_is_a_cache_hit(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    """SageMaker's cache key has no KMS key: what a step has written keeps the one of its time."""
+    other = KEY.replace("00000000-", "11111111-")
+    inputs = [
+        all_steps(compiled(repo.configure(aws={"kms_key": key})))["Preprocess"]["Arguments"][
+            "ProcessingInputs"
+        ]
+        for key in (None, KEY, other)
+    ]
+    assert all(one != two for one, two in itertools.combinations(inputs, 2))
 
 
 def test_slices_are_shown_by_the_gate_s_metric_which_then_runs_evaluate_again(

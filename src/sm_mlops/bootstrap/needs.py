@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from sm_mlops import dates, images
 from sm_mlops.aws import Aws, split_s3
+from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
 
 
@@ -63,12 +64,18 @@ def data_locations(aws: Aws) -> tuple[str, ...]:
     return (arn, f"{arn}/{key}", *(() if PurePosixPath(key).suffix else (f"{arn}/{key}/*",)))
 
 
-def key_arn(aws: Aws) -> str:
-    """Return the ARN of the key that mlops.yaml names, maybe by an alias; empty for none."""
-    key = aws.settings.aws.kms_key
-    if not key:
-        return ""
-    return str(aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"])
+def key_arns(aws: Aws) -> tuple[str, ...]:
+    """Return the ARNs of the keys that mlops.yaml, maybe by an alias, and the stages name.
+
+    Those of a stage in another account belong to the KeyArns of its deploy.yml.
+    """
+    settings, found = aws.settings, []
+    if key := settings.aws.kms_key:
+        found.append(str(aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"]))
+    for stage in (stages.load(settings, name) for name in stages.names(settings)):
+        if stage.account in (None, aws.account):
+            found.append(stage.parameters.get("KmsKeyArn", ""))
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def image_repository(aws: Aws) -> str:

@@ -90,12 +90,11 @@ class Parameters:
 
     @cached_property
     def _needed(self) -> dict[str, tuple[str, ...]]:
-        key = needs.key_arn(self.aws)
         return {
             "AllowedOwners": (self.aws.settings.project.github.partition("/")[0],),
             "DeploymentAccounts": access.foreign_accounts(self.aws),
             "DataLocations": needs.data_locations(self.aws),
-            "KeyArns": (key,) if key else (),
+            "KeyArns": needs.key_arns(self.aws),
         }
 
     def _first(self) -> dict[str, str]:

@@ -193,6 +193,8 @@ class Project(Part):
             "DeploymentAccounts": needs.joined(access.foreign_accounts(self.aws)),
             # Somebody may have added others in Studio.
             "DataLocations": needs.merged(had.get("DataLocations", ""), data),
+            # Cached steps, champions and earlier versions stay encrypted with a former key.
+            "KmsKeyArn": needs.merged(had.get("KmsKeyArn", ""), needs.key_arns(self.aws)),
         }
         if settings.project.owner != tagging.NOBODY:
             needed["Owner"] = settings.project.owner
@@ -201,8 +203,6 @@ class Project(Part):
             needed["GitHubRepositoryId"] = str(there.id)
         if there is not None and (subject := github.subject(self.hub, there)):
             needed["GitHubSubject"] = subject
-        if key := needs.key_arn(self.aws):
-            needed["KmsKeyArn"] = key
         if settings.aws.subnets:
             needed["Vpc"] = "yes"
         image = needs.image_repository(self.aws)

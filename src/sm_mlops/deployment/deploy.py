@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from sm_mlops import display, objects, quotas, registry, stacks, templates
-from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
+from sm_mlops.aws import DENIED, NO_OBJECT, Aws, ignoring, split_s3
 from sm_mlops.deployment import access, endpoints, records, stages, watch
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
@@ -101,7 +101,7 @@ def deploy(
     access.require(aws, there, stage)
     watch.require(aws, there, stage, console)
     limit = _boundary(there)
-    own = {**_artifact_key(aws), **limit, **watch.capture(aws.settings, stage)}
+    own = {**_artifact_key(aws, package), **limit, **watch.capture(aws.settings, stage)}
     parameters = stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)
     run = _Run(
         *(there, stage, package, parameters, console, started),
@@ -367,9 +367,17 @@ def _boundary(there: Aws) -> dict[str, str]:
     return {}
 
 
-def _artifact_key(aws: Aws) -> dict[str, str]:
-    """Return the key that encrypts model.tar.gz: the endpoint's role needs it."""
+def _artifact_key(aws: Aws, package: Version) -> dict[str, str]:
+    """Return the key that encrypts model.tar.gz: the endpoint's role needs it.
+
+    That is the artifact's own: mlops.yaml may have named another when it was trained.
+    """
     key = aws.settings.aws.kms_key
+    for uri in package.artifacts:
+        bucket, name = split_s3(uri)
+        # An adopted registry may name what the roles of stages may not read; SageMaker reports it.
+        with ignoring(*DENIED, "403", *NO_OBJECT):
+            key = aws.s3.head_object(Bucket=bucket, Key=name).get("SSEKMSKeyId")
     if not key:
         return {}
     if ":key/" not in key:
