@@ -15,7 +15,7 @@ from connected_case import app_layer
 from fault_injection import inject
 from sm_mlops import objects, stacks, templates
 from sm_mlops import platform as package
-from sm_mlops.bootstrap import assets, catalog, credential, platform
+from sm_mlops.bootstrap import assets, catalog, credential, needs, platform
 from sm_mlops.bootstrap.plan import Todo, is_work
 from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
 from sm_mlops.bootstrap.project import Project
@@ -565,6 +565,21 @@ def test_without_the_first_of_several_roles_the_others_keep_their_right(there: L
     assert granted(there) == []
     with pytest.raises(MlopsError, match="at most 5 roles"):
         act(there, parameters={"StudioRoleArns": ",".join(STUDIO)})
+
+
+def test_a_free_position_in_the_list_is_no_role(there: Land) -> None:
+    for arn in STUDIO:
+        there.aws.client("iam").create_role(
+            RoleName=arn.rpartition("/")[2], AssumeRolePolicyDocument=json.dumps(ALL)
+        )
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[:5])})
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[1:5])})
+    # As doctor suggests it.
+    suggested = needs.merged(parameters(there)["StudioRoleArns"], STUDIO[5:])
+    assert suggested == ",".join(["none", *STUDIO[1:]])
+    act(there, parameters={"StudioRoleArns": suggested})
+    assert parameters(there)["StudioRoleArns"] == ",".join([STUDIO[5], *STUDIO[1:5]])
+    assert granted(there) == STUDIO[1:]
 
 
 def test_an_identity_that_service_catalog_refuses_is_reported_first(empty: Land) -> None:

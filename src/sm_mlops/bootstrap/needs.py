@@ -9,6 +9,9 @@ from sm_mlops import dates, images
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.errors import MlopsError
 
+# A position of a list that nothing has.
+FREE = "none"
+
 
 def items(text: str) -> tuple[str, ...]:
     """Return the items of a list parameter."""
@@ -29,14 +32,14 @@ def merged(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
 
 
 def in_place(had: str, wanted: Iterable[str]) -> str:
-    """Return the list with what stays at the position it had, and "none" where it has a gap."""
+    """Return the list with what stays at the position it had, and FREE where it has a gap."""
     new = list(dict.fromkeys(wanted))
-    places = [item if item in new else "none" for item in items(had)]
+    places = [item if item in new else FREE for item in items(had)]
     for item in new:
         if item not in places:
-            free = places.index("none") if "none" in places else len(places)
+            free = places.index(FREE) if FREE in places else len(places)
             places[free : free + 1] = [item]
-    while places and places[-1] == "none":
+    while places and places[-1] == FREE:
         places.pop()
     return ",".join(places)
 
