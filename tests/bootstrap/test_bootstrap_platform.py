@@ -491,6 +491,22 @@ def test_a_repo_on_github_enterprise_server_needs_a_host(empty: Land) -> None:
         empty.part(Platform).look()
 
 
+def test_another_host_needs_another_name_for_the_connection(empty: Land) -> None:
+    file = empty.repo.root / "pyproject.toml"
+    file.write_text(file.read_text() + 'git-host = "git.example.com"\n', encoding="utf-8")
+    empty.again()
+    host = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:host/ours"
+    act(empty, parameters={"ConnectionHostArn": f"{host}-1a2b"})
+    empty.calls.clear()
+    given = {"ConnectionHostArn": f"{host}-3c4d"}
+    with pytest.raises(MlopsError, match=r"connection sm-mlops, .*--platform ConnectionName="):
+        empty.part(Platform, parameters=given).look()
+    assert empty.writes == []
+    named = {**given, "ConnectionName": "sm-mlops-new"}
+    act(empty, parameters=named)
+    assert not list(filter(is_work, empty.part(Platform, parameters=named).look()))
+
+
 def test_jenkins_needs_its_url(empty: Land) -> None:
     file = empty.repo.root / "pyproject.toml"
     file.write_text(file.read_text() + 'ci = "jenkins"\n', encoding="utf-8")
