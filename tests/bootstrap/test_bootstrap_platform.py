@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sm_mlops.stacks import StackFailed
 pytestmark = pytest.mark.slow
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
+LAKE, ELSEWHERE = "arn:aws:s3:::lake", "arn:aws:s3:::elsewhere"
 
 
 @pytest.fixture(scope="module")
@@ -356,6 +358,38 @@ def test_what_several_repos_need_is_combined(there: Land) -> None:
     assert now["DataLocations"].endswith("lake/churn/*,arn:aws:s3:::lake/eu/all.csv")
     assert now["DeploymentAccounts"] == "222233334444"
     assert not list(filter(is_work, there.part(Platform).look()))
+
+
+def test_a_repo_for_whose_data_there_is_no_space_is_refused_until_the_list_is_wider(
+    there: Land,
+) -> None:
+    folders = [LAKE, *(f"{LAKE}/team-{n}/*" for n in range(53))]
+    act(there, parameters={"DataLocations": ",".join(folders)})
+    there.repo.configure(data={"path": "s3://elsewhere/churn/raw/2026/", "sample": None})
+    there.again()
+    there.calls.clear()
+    with pytest.raises(MlopsError, match=r"TrainBoundary.* would have 6,1[0-9]{2} char") as caught:
+        there.part(Platform).look()
+    assert there.writes == []
+    words = shlex.split(str(caught.value).partition("more widely: ")[2])
+    assert words[:4] == ["mlops", "--sandbox", "bootstrap", "--platform"]
+    given = {"parameters": dict([words[4].split("=", 1)])}
+    [item] = filter(is_work, there.part(Platform, **given).look())
+    assert f"DataLocations + {LAKE}/* + {ELSEWHERE} + {ELSEWHERE}/*" in item.detail
+    act(there, **given)
+    wide = f"{LAKE},{LAKE}/*,{ELSEWHERE},{ELSEWHERE}/*"
+    assert parameters(there)["DataLocations"] == given["parameters"]["DataLocations"] == wide
+    assert not list(filter(is_work, there.part(Platform).look()))
+    # Nor does the next repo change anything.
+    other = there.neighbour("eu")
+    other.repo.configure(data={"path": "s3://lake/eu/", "sample": None})
+    other.again()
+    assert not list(filter(is_work, other.part(Platform).look()))
+
+
+def test_a_list_that_includes_the_artifact_bucket_is_refused(empty: Land) -> None:
+    with pytest.raises(MlopsError, match=r"arn:aws:s3:::sm-\* includes the artifact bucket"):
+        empty.part(Platform, parameters={"DataLocations": "arn:aws:s3:::sm-*"}).look()
 
 
 def test_another_projects_part_of_the_bucket_is_refused_as_training_data(there: Land) -> None:

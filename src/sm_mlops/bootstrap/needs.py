@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -24,11 +25,26 @@ def joined(values: Iterable[str]) -> str:
 
 
 def merged(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
-    """Return the list with the items it lacks added at its end."""
+    """Return the list with the items it lacks added at its end, without those that another one
+    covers."""
     known = items(had)
     seen = {item.lower() for item in known} if ignore_case else set(known)
     new = (item for item in needed if (item.lower() if ignore_case else item) not in seen)
-    return joined((*known, *new))
+    found = (*known, *new)
+    return joined(
+        item for item in found if not any(covers(wide, item) for wide in found if wide != item)
+    )
+
+
+def covers(wide: str, item: str) -> bool:
+    """Return whether an ARN that ends with a star includes another one, as IAM reads it."""
+    return wide.endswith("*") and item.startswith(wide[:-1])
+
+
+def widened(had: str) -> str:
+    """Return a list of ARNs that allows whatever this one does, with whole buckets instead of their
+    folders, and all keys of an account and region instead of each."""
+    return merged("", (re.sub("/.*", "/*", item) for item in items(had)))
 
 
 def in_place(had: str, wanted: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from sm_mlops import objects, projects, regions, stacks, templates
 from sm_mlops import platform as package
 from sm_mlops.aws import Aws, ignoring
 from sm_mlops.bootstrap import adoption, assets, catalog, content, credential, exports
+from sm_mlops.bootstrap.boundaries import Boundaries
 from sm_mlops.bootstrap.parameters import Parameters
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
@@ -248,6 +249,11 @@ class Platform(Part):
         if had:
             exports.require_unused(self.aws, had, will)
             exports.require_other_name(had, will)
+        boundaries = Boundaries(self.aws, self._bucket(found))
+        boundaries.require_apart(self.options.parameters.get("DataLocations", ""))
+        # A newer tool's template is unknown here.
+        if not found.newer:
+            boundaries.require_space(will)
 
     def _wanted(self, found: Found) -> dict[str, str]:
         return self._parameters.wanted(found.parameters)
