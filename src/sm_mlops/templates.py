@@ -42,8 +42,17 @@ def _content(text: str) -> Any:
 
 def parameters(file: Path) -> dict[str, dict[str, Any]]:
     """Return the `Parameters` of a template by name. Raise MlopsError if it cannot be read."""
+    return _section(file, "Parameters")
+
+
+def resources(file: Path) -> dict[str, dict[str, Any]]:
+    """Return the `Resources` of a template by name. Raise MlopsError if it cannot be read."""
+    return _section(file, "Resources")
+
+
+def _section(file: Path, name: str) -> dict[str, dict[str, Any]]:
     try:
-        return dict(_content(file.read_text(encoding="utf-8")).get("Parameters") or {})
+        return dict(_content(file.read_text(encoding="utf-8")).get(name) or {})
     except FileNotFoundError as missing:
         raise MlopsError(f"{file}: no such file") from missing
     except yaml.YAMLError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from connected_case import app_layer
 from fault_injection import inject
 from sm_mlops import objects, stacks, templates
 from sm_mlops import platform as package
-from sm_mlops.bootstrap import adoption, assets, catalog, credential, platform
+from sm_mlops.bootstrap import adoption, assets, catalog, credential, needs, platform
 from sm_mlops.bootstrap.plan import Todo, is_work
 from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
 from sm_mlops.bootstrap.project import Project
@@ -28,6 +29,7 @@ from sm_mlops.stacks import StackFailed
 pytestmark = pytest.mark.slow
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
+LAKE, ELSEWHERE = "arn:aws:s3:::lake", "arn:aws:s3:::elsewhere"
 
 
 @pytest.fixture(scope="module")
@@ -387,6 +389,38 @@ def test_what_several_repos_need_is_combined(there: Land) -> None:
     assert not list(filter(is_work, there.part(Platform).look()))
 
 
+def test_a_repo_for_whose_data_there_is_no_space_is_refused_until_the_list_is_wider(
+    there: Land,
+) -> None:
+    folders = [LAKE, *(f"{LAKE}/team-{n}/*" for n in range(53))]
+    act(there, parameters={"DataLocations": ",".join(folders)})
+    there.repo.configure(data={"path": "s3://elsewhere/churn/raw/2026/", "sample": None})
+    there.again()
+    there.calls.clear()
+    with pytest.raises(MlopsError, match=r"TrainBoundary.* would have 6,1[0-9]{2} char") as caught:
+        there.part(Platform).look()
+    assert there.writes == []
+    words = shlex.split(str(caught.value).partition("more widely: ")[2])
+    assert words[:4] == ["mlops", "--sandbox", "bootstrap", "--platform"]
+    given = {"parameters": dict([words[4].split("=", 1)])}
+    [item] = filter(is_work, there.part(Platform, **given).look())
+    assert f"DataLocations + {LAKE}/* + {ELSEWHERE} + {ELSEWHERE}/*" in item.detail
+    act(there, **given)
+    wide = f"{LAKE},{LAKE}/*,{ELSEWHERE},{ELSEWHERE}/*"
+    assert parameters(there)["DataLocations"] == given["parameters"]["DataLocations"] == wide
+    assert not list(filter(is_work, there.part(Platform).look()))
+    # Nor does the next repo change anything.
+    other = there.neighbour("eu")
+    other.repo.configure(data={"path": "s3://lake/eu/", "sample": None})
+    other.again()
+    assert not list(filter(is_work, other.part(Platform).look()))
+
+
+def test_a_list_that_includes_the_artifact_bucket_is_refused(empty: Land) -> None:
+    with pytest.raises(MlopsError, match=r"arn:aws:s3:::sm-\* includes the artifact bucket"):
+        empty.part(Platform, parameters={"DataLocations": "arn:aws:s3:::sm-*"}).look()
+
+
 def test_another_projects_part_of_the_bucket_is_refused_as_training_data(there: Land) -> None:
     there.repo.configure(data={"path": f"s3://{BUCKET}/other/data/", "sample": None})
     there.again()
@@ -520,6 +554,22 @@ def test_a_repo_on_github_enterprise_server_needs_a_host(empty: Land) -> None:
         empty.part(Platform).look()
 
 
+def test_another_host_needs_another_name_for_the_connection(empty: Land) -> None:
+    file = empty.repo.root / "pyproject.toml"
+    file.write_text(file.read_text() + 'git-host = "git.example.com"\n', encoding="utf-8")
+    empty.again()
+    host = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:host/ours"
+    act(empty, parameters={"ConnectionHostArn": f"{host}-1a2b"})
+    empty.calls.clear()
+    given = {"ConnectionHostArn": f"{host}-3c4d"}
+    with pytest.raises(MlopsError, match=r"connection sm-mlops, .*--platform ConnectionName="):
+        empty.part(Platform, parameters=given).look()
+    assert empty.writes == []
+    named = {**given, "ConnectionName": "sm-mlops-new"}
+    act(empty, parameters=named)
+    assert not list(filter(is_work, empty.part(Platform, parameters=named).look()))
+
+
 def test_jenkins_needs_its_url(empty: Land) -> None:
     file = empty.repo.root / "pyproject.toml"
     file.write_text(file.read_text() + 'ci = "jenkins"\n', encoding="utf-8")
@@ -594,6 +644,21 @@ def test_without_the_first_of_several_roles_the_others_keep_their_right(there: L
     assert granted(there) == []
     with pytest.raises(MlopsError, match="at most 5 roles"):
         act(there, parameters={"StudioRoleArns": ",".join(STUDIO)})
+
+
+def test_a_free_position_in_the_list_is_no_role(there: Land) -> None:
+    for arn in STUDIO:
+        there.aws.client("iam").create_role(
+            RoleName=arn.rpartition("/")[2], AssumeRolePolicyDocument=json.dumps(ALL)
+        )
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[:5])})
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[1:5])})
+    # As doctor suggests it.
+    suggested = needs.merged(parameters(there)["StudioRoleArns"], STUDIO[5:])
+    assert suggested == ",".join(["none", *STUDIO[1:]])
+    act(there, parameters={"StudioRoleArns": suggested})
+    assert parameters(there)["StudioRoleArns"] == ",".join([STUDIO[5], *STUDIO[1:5]])
+    assert granted(there) == STUDIO[1:]
 
 
 def test_an_identity_that_service_catalog_refuses_is_reported_first(empty: Land) -> None:

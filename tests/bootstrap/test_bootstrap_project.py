@@ -289,6 +289,24 @@ def test_the_connection_can_be_replaced_once_no_stack_imports_it(alone: Land) ->
     assert work(alone) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "lost"),
+    [
+        ({"BucketName": "another"}, "the artifact bucket that BucketName replaces"),
+        ({"OidcProviderArn": "none"}, "the OpenID Connect provider that OidcProviderArn replaces"),
+    ],
+    ids=["bucket", "provider"],
+)
+def test_what_a_project_imports_is_not_replaced(
+    alone: Land, given: dict[str, str], lost: str
+) -> None:
+    act(alone)
+    alone.calls.clear()
+    with pytest.raises(MlopsError, match=f"{project_stack(alone)} would lose {lost}: leave out"):
+        alone.part(Platform, parameters=given).look()
+    assert alone.writes == []
+
+
 def test_without_a_platform_there_is_no_project(empty: Land) -> None:
     with pytest.raises(MlopsError, match="no platform"):
         act(empty)

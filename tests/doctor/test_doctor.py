@@ -163,6 +163,22 @@ def test_messages_that_nobody_gets_are_a_warning(rows: list[str], said: str) -> 
     assert (found.state is State.WARNING) is ("--subscriber" in found.remedy) is ("nobody" in said)
 
 
+def test_boundaries_with_little_space_are_reported_with_what_makes_more(whole: Whole) -> None:
+    [found] = whole.look(platform.boundaries, State.OK)
+    assert "0 of 670 characters used in GitHubBoundary" in found.detail
+    names = ["arn:aws:s3:::lake", *(f"arn:aws:s3:::lake/team-{n}/*" for n in range(50))]
+    scene = whole.scene()
+    assert scene.platform is not None
+    scene.platform.parameters["DataLocations"] = ",".join(names)
+    [found] = platform.boundaries(scene)
+    assert (found.state, "used in TrainBoundary" in found.detail) == (State.WARNING, True)
+    wide = "arn:aws:s3:::lake,arn:aws:s3:::lake/*"
+    assert found.remedy == f"mlops --sandbox bootstrap --platform 'DataLocations={wide}'"
+    scene.platform.parameters["TemplateVersion"] = "9.0.0"
+    [found] = platform.boundaries(scene)
+    assert (found.state, "newer tool" in found.detail) == (State.OK, True)
+
+
 def test_a_product_that_studio_does_not_show_is_reported_as_hidden(whole: Whole) -> None:
     catalog = whole.aws.client("servicecatalog")
     scene = whole.scene()

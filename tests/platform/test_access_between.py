@@ -39,6 +39,7 @@ from platform_case import (
     full_platform,
     greedy,
     pipeline,
+    platform,
     production,
     schedules,
     serving,
@@ -169,6 +170,20 @@ def test_data_elsewhere_and_keys_are_reached_where_both_platform_and_project_say
     assert not identity.may("kms:GenerateDataKey", KEY.replace("1234abcd", "9999abcd"))
     assert pipeline("churn").may("s3:GetObject", "arn:aws:s3:::lake/churn/x.csv")
     assert not pipeline("churn").may("s3:PutObject", "arn:aws:s3:::lake/churn/x.csv")
+
+
+def test_wider_lists_of_the_platform_open_nothing_that_the_project_does_not_name() -> None:
+    lake, keys = "arn:aws:s3:::lake", f"{KEY.partition('/')[0]}/*"
+    [wide] = platform(DataLocations=f"{lake},{lake}/*", KeyArns=keys).policies("TrainBoundary")
+    identity = dataclasses.replace(pipeline("churn"), boundary=wide)
+    assert identity.may("s3:GetObject", f"{lake}/churn/x.csv")
+    assert not identity.may("s3:GetObject", f"{lake}/fraud/x.csv")
+    assert identity.may("kms:Decrypt", KEY)
+    assert not identity.may("kms:Decrypt", KEY.replace("1234abcd", "9999abcd"))
+    # A bucket whose name only begins like that of the list.
+    everything = dataclasses.replace(identity, policies=(EVERYTHING,))
+    assert everything.may("s3:GetObject", f"{lake}/fraud/x.csv")
+    assert not everything.may("s3:GetObject", "arn:aws:s3:::lake-salaries/2026.csv")
 
 
 @pytest.mark.parametrize("who", ["staging", "production"])

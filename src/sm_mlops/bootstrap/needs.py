@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -9,6 +10,9 @@ from sm_mlops import dates, images
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
+
+# A position of a list that nothing has.
+FREE = "none"
 
 
 def items(text: str) -> tuple[str, ...]:
@@ -22,22 +26,37 @@ def joined(values: Iterable[str]) -> str:
 
 
 def merged(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
-    """Return the list with the items it lacks added at its end."""
+    """Return the list with the items it lacks added at its end, without those that another one
+    covers."""
     known = items(had)
     seen = {item.lower() for item in known} if ignore_case else set(known)
     new = (item for item in needed if (item.lower() if ignore_case else item) not in seen)
-    return joined((*known, *new))
+    found = (*known, *new)
+    return joined(
+        item for item in found if not any(covers(wide, item) for wide in found if wide != item)
+    )
+
+
+def covers(wide: str, item: str) -> bool:
+    """Return whether an ARN that ends with a star includes another one, as IAM reads it."""
+    return wide.endswith("*") and item.startswith(wide[:-1])
+
+
+def widened(had: str) -> str:
+    """Return a list of ARNs that allows whatever this one does, with whole buckets instead of their
+    folders, and all keys of an account and region instead of each."""
+    return merged("", (re.sub("/.*", "/*", item) for item in items(had)))
 
 
 def in_place(had: str, wanted: Iterable[str]) -> str:
-    """Return the list with what stays at the position it had, and "none" where it has a gap."""
+    """Return the list with what stays at the position it had, and FREE where it has a gap."""
     new = list(dict.fromkeys(wanted))
-    places = [item if item in new else "none" for item in items(had)]
+    places = [item if item in new else FREE for item in items(had)]
     for item in new:
         if item not in places:
-            free = places.index("none") if "none" in places else len(places)
+            free = places.index(FREE) if FREE in places else len(places)
             places[free : free + 1] = [item]
-    while places and places[-1] == "none":
+    while places and places[-1] == FREE:
         places.pop()
     return ",".join(places)
 

@@ -51,7 +51,7 @@ class Parameters:
             if name not in free:
                 raise MlopsError(f"--platform {name}: {hint(name, free)}")
             stages.check(self.declared[name], value, f"--platform {name}")
-            if name == ROLES and len(set(needs.items(value))) > SLOTS:
+            if name == ROLES and len({*needs.items(value)} - {needs.FREE}) > SLOTS:
                 raise MlopsError(f"--platform {name}: at most {SLOTS} roles")
         return dict(self.options)
 

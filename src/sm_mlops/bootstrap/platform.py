@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from botocore.exceptions import ClientError
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
 from sm_mlops import objects, projects, regions, stacks, templates
 from sm_mlops import platform as package
-from sm_mlops.aws import Aws, error_code, ignoring
-from sm_mlops.bootstrap import adoption, assets, catalog, content, credential
+from sm_mlops.aws import Aws, ignoring
+from sm_mlops.bootstrap import adoption, assets, catalog, content, credential, exports
+from sm_mlops.bootstrap.boundaries import Boundaries
 from sm_mlops.bootstrap.parameters import Parameters
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
@@ -32,8 +32,6 @@ from sm_mlops.platform import STACK as STACK
 from sm_mlops.stacks import Stack
 
 CATALOG, S3 = "service-catalog", "s3"
-# Of the names of exports.
-PREFIX = "sm-mlops-"
 # For stacks, of which the plan reports only how they end.
 _QUIET = Console(quiet=True)
 ADOPTED = "added to the platform with its objects; deletes what was replaced 90 days ago"
@@ -134,7 +132,7 @@ class Platform(Part):
     def look(self) -> list[Item]:
         regions.require(self.aws.settings.project.region)
         found = self._find()
-        self._require_exchangeable(found)
+        self._require_possible(found)
         bucket = self._bucket(found)
         if "ArtifactBucketPolicy" not in found.resources and adoption.exists(self.aws, bucket):
             adoption.require_plain(self.aws, bucket)
@@ -246,17 +244,17 @@ class Platform(Part):
         """Return who has to be granted the product; empty for no one."""
         return "" if self.options.template_provider == S3 else catalog.principal(self.aws)
 
-    def _require_exchangeable(self, found: Found) -> None:
-        """Raise MlopsError if a stack imports the connection that another one is to replace:
-        CloudFormation would refuse that, with the new one already there."""
+    def _require_possible(self, found: Found) -> None:
+        """Raise MlopsError for parameters with which CloudFormation would fail half way."""
         will, had = self._will(found), found.parameters
-        names = ("ConnectionArn", "ConnectionName", "ConnectionHostArn")
-        changed = [name for name in names if had and will.get(name) != had.get(name)]
-        if changed and (users := _importers(self.aws, f"{PREFIX}ConnectionArn")):
-            raise MlopsError(
-                f"{', '.join(users)} would lose the connection that {changed[0]} replaces: run "
-                f"{self.aws.command} bootstrap in each of their repos first, without {changed[0]}"
-            )
+        if had:
+            exports.require_unused(self.aws, had, will)
+            exports.require_other_name(had, will)
+        boundaries = Boundaries(self.aws, self._bucket(found))
+        boundaries.require_apart(self.options.parameters.get("DataLocations", ""))
+        # A newer tool's template is unknown here.
+        if not found.newer:
+            boundaries.require_space(will)
 
     def _wanted(self, found: Found) -> dict[str, str]:
         return self._parameters.wanted(found.parameters)
@@ -460,20 +458,10 @@ def others(aws: Aws) -> list[str]:
     if there is None:
         return []
     own = projects.find(aws)
-    users = set(_importers(aws, f"{PREFIX}BoundaryArn"))
+    users = set(exports.importers(aws, "BoundaryArn"))
     if product := there.get("ProductId"):
         users |= set(catalog.provisioned(aws, product))
     return sorted(users - {own.stack.name if own and own.stack else ""})
-
-
-def _importers(aws: Aws, export: str) -> list[str]:
-    try:
-        return list(aws.pages("list_imports", "Imports", "cloudformation", ExportName=export))
-    except ClientError as error:
-        unused = any(words in str(error) for words in ("not imported", "does not exist"))
-        if error_code(error) != "ValidationError" or not unused:
-            raise
-        return []
 
 
 def object_url(aws: Aws, bucket: str, key: str) -> str:

@@ -38,6 +38,7 @@ CHECKS = (
     Check("platform", parts.platform),
     Check("connection to GitHub", platform.connection, needs_platform=True),
     Check("Service Catalog product", platform.product, needs_platform=True),
+    Check("permissions boundaries", platform.boundaries, needs_platform=True),
     Check("launch role", platform.launch_role, needs_platform=True),
     Check("Studio domain", parts.domain),
     Check("workflow sign-in", platform.workflow_sign_in, needs_platform=True),

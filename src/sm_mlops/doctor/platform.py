@@ -12,9 +12,11 @@ from sm_mlops import projects
 from sm_mlops.aws import described
 from sm_mlops.bootstrap import by_hand, catalog, needs
 from sm_mlops.bootstrap import credential as credentials
+from sm_mlops.bootstrap.boundaries import Boundaries
 from sm_mlops.bootstrap.parameters import ROLES
-from sm_mlops.bootstrap.platform import version
+from sm_mlops.bootstrap.platform import is_newer, version
 from sm_mlops.deployment.trigger import FUNCTION, QUEUE
+from sm_mlops.doctor.quotas import NEARLY
 from sm_mlops.doctor.scene import Finding, Scene, failed, ok, warning
 
 RULE = "sm-mlops-approved"
@@ -116,6 +118,21 @@ def _studio_roles(scene: Scene) -> Iterator[str]:
             role = found.get("DefaultUserSettings", {}).get("ExecutionRole")
             if role:
                 yield str(role)
+
+
+def boundaries(scene: Scene) -> Iterator[Finding]:
+    """Check how much space the permissions boundaries have for further data and keys."""
+    assert scene.platform is not None
+    parameters = scene.platform.parameters
+    if is_newer(parameters):
+        yield ok("not counted: a newer tool made them")
+        return
+    found = Boundaries(scene.aws, scene.outputs["ArtifactBucket"])
+    rows = found.used(parameters)
+    # The fullest, or the smallest of those that are as full.
+    name, (used, most) = max(rows.items(), key=lambda row: (row[1][0] / row[1][1], -row[1][1]))
+    detail = f"data and keys of all repos: {used:,} of {most:,} characters used in {name}"
+    yield warning(detail, found.remedy(parameters)) if used >= NEARLY * most else ok(detail)
 
 
 def launch_role(scene: Scene) -> Iterator[Finding]:
