@@ -288,7 +288,7 @@ class Project(Part):
             add = partial(self.aws.sagemaker.add_tags, **request)
             todo.append((what, "so that the project shows it", add))
         if accounts := access.foreign_accounts(self.aws):
-            grants = access.plan(self.aws, accounts)
+            grants = access.plan(self.aws, accounts, [self.aws.settings.image])
             todo += [(grant.what, "; ".join(grant.lines), grant.apply) for grant in grants]
         return todo
 
