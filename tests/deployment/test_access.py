@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deployment_cases import Place, place
+from iam_case import decision
 from sm_mlops.deployment import access, stages
 from sm_mlops.errors import MlopsError
 
@@ -48,6 +49,23 @@ def test_shared_once_there_is_nothing_more_to_do(here: Place) -> None:
         f"- account {FARTHER} may no longer read",
     ]
     assert share(here) == []
+
+
+def test_other_accounts_read_the_registry_and_approve_nothing(here: Place) -> None:
+    share(here, FAR, FARTHER)
+    answer = here.aws.sagemaker.get_model_package_group_policy(ModelPackageGroupName="churn")
+    policy = json.loads(answer["ResourcePolicy"])
+    for statement in policy["Statement"]:
+        roots = [f"arn:aws:iam::{account}:root" for account in (FAR, FARTHER)]
+        assert statement["Principal"]["AWS"] == roots
+    version, other = (
+        here.aws.arn("sagemaker", f"model-package/{name}/3") for name in ("churn", "churn-eu")
+    )
+    for action in ("DescribeModelPackage", "ListModelPackages", "CreateModel"):
+        assert decision(policy, f"sagemaker:{action}", version, {}) is True
+        assert decision(policy, f"sagemaker:{action}", other, {}) is None
+    assert decision(policy, "sagemaker:UpdateModelPackage", version, {}) is None
+    share(here)
 
 
 def test_the_bucket_gives_models_and_not_what_they_were_trained_from(here: Place) -> None:

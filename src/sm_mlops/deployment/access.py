@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from sm_mlops.stacks import Stack
 
 Policy = dict[str, Any]
 EMPTY: Policy = {"Version": "2012-10-17", "Statement": []}
-# With this prefix the project's own template names its statements for the group.
+# The prefix of the Sids of our statements.
 SID = "SmMlopsStages"
 # The platform's parameter of the accounts that read the models of their projects.
 ACCOUNTS = "DeploymentAccounts"
@@ -81,14 +82,19 @@ def plan(aws: Aws, accounts: Iterable[str], images: Iterable[str] = ()) -> tuple
     return tuple(_grants(aws, sorted(accounts), images))
 
 
+def readable(aws: Aws, accounts: Iterable[str], image: str) -> tuple[Grant, ...]:
+    """Return the policies to change up to the first one that cannot be read."""
+    found: list[Grant] = []
+    with ignoring(*DENIED, "NoSuchBucket"):
+        for grant in _grants(aws, sorted(accounts), [image]):
+            found.append(grant)
+    return tuple(found)
+
+
 def missing(aws: Aws, account: str, image: str = "") -> tuple[str, ...]:
     """Return what this account cannot read yet, as far as the policies can be read."""
-    found = []
-    with ignoring(*DENIED):
-        for grant in _grants(aws, sorted({*foreign_accounts(aws), account}), [image]):
-            if f"+ account {account} may read" in grant.lines:
-                found.append(grant.what)
-    return tuple(found)
+    grants = readable(aws, {*foreign_accounts(aws), account}, image)
+    return tuple(grant.what for grant in grants if f"+ account {account} may read" in grant.lines)
 
 
 def require(aws: Aws, there: Aws, stage: Stage, image: str) -> None:
@@ -132,18 +138,45 @@ def _grants(aws: Aws, accounts: list[str], images: Iterable[str]) -> Iterator[Gr
                 yield grant
 
 
+@contextmanager
+def keeping_group_policy(aws: Aws) -> Iterator[None]:
+    """Restore the policy of the model package group after an update of the project's stack.
+
+    CloudFormation deletes it with every update of a group whose template has no policy. Source:
+    https://github.com/aws-cloudformation/aws-cloudformation-resource-providers-sagemaker/blob/main/aws-sagemaker-modelpackagegroup/src/main/java/software/amazon/sagemaker/modelpackagegroup/UpdateHandler.java
+    """
+    policy = EMPTY
+    # Most updates leave the group alone: they need no permission to read its policy.
+    with ignoring(*DENIED):
+        policy = _group_policy(aws)
+    try:
+        yield
+    finally:
+        if policy["Statement"] and _group_policy(aws) != policy:
+            group, text = aws.settings.model_package_group, json.dumps(policy)
+            aws.sagemaker.put_model_package_group_policy(
+                ModelPackageGroupName=group, ResourcePolicy=text
+            )
+
+
+def _group_policy(aws: Aws) -> Policy:
+    group = aws.settings.model_package_group
+    with ignoring(*ABSENT):
+        found = aws.sagemaker.get_model_package_group_policy(ModelPackageGroupName=group)
+        return dict(json.loads(found["ResourcePolicy"]))
+    return EMPTY
+
+
 def _group_grant(aws: Aws, accounts: list[str]) -> Grant:
     """Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-deploy-xaccount.html"""
     group, sagemaker = aws.settings.model_package_group, aws.sagemaker
-    name, policy = {"ModelPackageGroupName": group}, EMPTY
-    with ignoring(*ABSENT):
-        policy = json.loads(sagemaker.get_model_package_group_policy(**name)["ResourcePolicy"])
+    name = {"ModelPackageGroupName": group}
     put = sagemaker.put_model_package_group_policy
     delete = sagemaker.delete_model_package_group_policy
     versions = ("CreateModel", "DescribeModelPackage", "ListModelPackages")
     return _grant(
         f"model package group {group}",
-        policy,
+        _group_policy(aws),
         [
             _allow(
                 *(aws, f"{SID}Group", accounts, ["sagemaker:DescribeModelPackageGroup"]),
