@@ -120,7 +120,10 @@ def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None
     alone.repo.stage("production", Account="222233334444", Role="deploy")
     alone.again()
     alone.part(Platform).act(print)
-    assert act(alone) == ["created      SageMaker project churn, by Service Catalog"]
+    assert act(alone) == [
+        "created      SageMaker project churn, by Service Catalog",
+        "changed      model package group churn",
+    ]
     made = parameters(alone)
     assert (made["GitHubOwner"], made["GitHubRepository"]) == ("acme", "churn")
     assert made["SignIn"] == "oidc"
@@ -208,11 +211,11 @@ def test_only_what_the_repo_needs_otherwise_is_changed(alone: Land) -> None:
     by_hand(alone, DeploymentAccounts="333344445555", Vpc="yes", **given)
     alone.repo.stage("production", Account="222233334444", Role="deploy")
     alone.again()
-    [item] = work(alone)
-    assert (item.what, item.detail) == (
-        "SageMaker project churn",
-        "DeploymentAccounts 222233334444",
-    )
+    assert {item.what: item.detail for item in work(alone)} == {
+        "SageMaker project churn": "DeploymentAccounts 222233334444",
+        "model package group churn": "+ account 222233334444 may read",
+        f"bucket {BUCKET}, by sm-mlops-platform": "+ account 222233334444 may read",
+    }
     before = parameters(alone)
     act(alone)
     assert parameters(alone) == before | {"DeploymentAccounts": "222233334444"}
@@ -442,6 +445,39 @@ def test_an_existing_registry_lets_other_accounts_read(alone: Land) -> None:
     assert work(alone) == []
 
 
+def test_the_registrys_policy_keeps_statements_of_others(alone: Land) -> None:
+    def sids() -> list[str]:
+        answer = sagemaker.get_model_package_group_policy(ModelPackageGroupName="churn")
+        return [item["Sid"] for item in json.loads(answer["ResourcePolicy"])["Statement"]]
+
+    def stage(**account: str | None) -> None:
+        alone.repo.stage("production", **account)
+        alone.again()
+        alone.part(Platform).act(print)
+        act(alone)
+        assert work(alone) == []
+
+    sagemaker = alone.aws.sagemaker
+    act(alone)
+    theirs = {
+        "Sid": "Governance",
+        "Effect": "Allow",
+        "Principal": {"AWS": "arn:aws:iam::333344445555:root"},
+        "Action": "sagemaker:ListModelPackages",
+        "Resource": alone.aws.arn("sagemaker", "model-package/churn/*"),
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [theirs]})
+    sagemaker.put_model_package_group_policy(ModelPackageGroupName="churn", ResourcePolicy=policy)
+    stage(Account="222233334444", Role="deploy")
+    shared = ["Governance", "SmMlopsStagesGroup", "SmMlopsStagesVersions"]
+    assert sids() == shared
+    # CloudFormation writes the group, as its tags change.
+    update(alone.aws, projects.find(alone.aws) or pytest.fail(), {"Owner": "another team"})
+    assert sids() == shared
+    stage(Account=None, Role=None)
+    assert sids() == ["Governance"]
+
+
 def test_the_sandboxs_provisional_role_is_replaced(alone: Land) -> None:
     sandbox_account.prepare(alone.aws)
     assert provisional.exists(alone.aws)
@@ -511,7 +547,7 @@ def test_a_project_whose_creation_failed_is_created_again(alone: Land) -> None:
 def test_a_change_that_failed_is_tried_again(there: Land) -> None:
     there.repo.stage("production", Account="222233334444", Role="deploy")
     there.again()
-    inject(there.server, "PutModelPackageGroupPolicy", "ValidationException", "not today")
+    inject(there.server, "PutRolePolicy", "ValidationException", "not today")
     with pytest.raises(MlopsError, match=r"UpdateFailed: .*not today"):
         act(there)
     assert "now UpdateFailed" in work(there)[0].detail

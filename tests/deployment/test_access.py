@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from deployment_cases import Place, place
+from iam_case import decision
 from sm_mlops.deployment import access, stages
 from sm_mlops.errors import MlopsError
 
@@ -23,9 +25,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield found
 
 
-def share(here: Place, *accounts: str) -> list[str]:
+def share(here: Place, *accounts: str, image: str = "") -> list[str]:
     """Return the lines that describe the changes."""
-    grants = access.plan(here.aws, accounts)
+    grants = access.plan(here.aws, accounts, [image])
     for grant in grants:
         grant.apply()
     return [line for grant in grants for line in grant.lines]
@@ -47,6 +49,23 @@ def test_shared_once_there_is_nothing_more_to_do(here: Place) -> None:
         f"- account {FARTHER} may no longer read",
     ]
     assert share(here) == []
+
+
+def test_other_accounts_read_the_registry_and_approve_nothing(here: Place) -> None:
+    share(here, FAR, FARTHER)
+    answer = here.aws.sagemaker.get_model_package_group_policy(ModelPackageGroupName="churn")
+    policy = json.loads(answer["ResourcePolicy"])
+    for statement in policy["Statement"]:
+        roots = [f"arn:aws:iam::{account}:root" for account in (FAR, FARTHER)]
+        assert statement["Principal"]["AWS"] == roots
+    version, other = (
+        here.aws.arn("sagemaker", f"model-package/{name}/3") for name in ("churn", "churn-eu")
+    )
+    for action in ("DescribeModelPackage", "ListModelPackages", "CreateModel"):
+        assert decision(policy, f"sagemaker:{action}", version, {}) is True
+        assert decision(policy, f"sagemaker:{action}", other, {}) is None
+    assert decision(policy, "sagemaker:UpdateModelPackage", version, {}) is None
+    share(here)
 
 
 def test_the_bucket_gives_models_and_not_what_they_were_trained_from(here: Place) -> None:
@@ -119,6 +138,74 @@ def test_a_key_lets_accounts_decrypt_by_way_of_s3_only(here: Place) -> None:
         assert not any(item.what.startswith("key ") for item in access.plan(aws, [FAR]))
     finally:
         here.repo.configure(aws={"kms_key": None})
+
+
+@pytest.fixture
+def image(here: Place) -> Iterator[str]:
+    """Yield an image of the team's in the registry's account."""
+    ecr = here.aws.client("ecr")
+    ecr.create_repository(repositoryName="team/forest")
+    yield f"{here.aws.account}.dkr.ecr.eu-west-1.amazonaws.com/team/forest:1.0"
+    ecr.delete_repository(repositoryName="team/forest", force=True)
+
+
+def image_policy(here: Place) -> list[dict[str, Any]]:
+    answer = here.aws.client("ecr").get_repository_policy(repositoryName="team/forest")
+    return list(json.loads(answer["policyText"])["Statement"])
+
+
+def test_other_accounts_may_pull_an_image_of_the_teams_and_no_more(here: Place, image: str) -> None:
+    theirs = {
+        "Sid": "TheirOwn",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "ecr:BatchDeleteImage",
+    }
+    policy = json.dumps({"Version": "2008-10-17", "Statement": [theirs]})
+    here.aws.client("ecr").set_repository_policy(repositoryName="team/forest", policyText=policy)
+    assert share(here, FAR, image=image).count(f"+ account {FAR} may read") == 3
+    assert share(here, FAR, image=image) == []
+    assert image_policy(here) == [
+        theirs,
+        {
+            "Sid": "SmMlopsStageschurn",
+            "Effect": "Allow",
+            "Principal": {"AWS": [f"arn:aws:iam::{FAR}:root"]},
+            "Action": [*access.PULL],
+        },
+    ]
+    share(here, image=image)
+    assert image_policy(here) == [theirs]
+
+
+def test_an_image_that_is_not_shared_is_missing(here: Place, image: str) -> None:
+    share(here, FAR)
+    assert access.missing(here.aws, FAR, image) == ("image repository team/forest",)
+    share(here, FAR, image=image)
+    assert access.missing(here.aws, FAR, image) == ()
+    share(here, image=image)
+
+
+@pytest.mark.parametrize("name", ["xgboost-3.2-0", "{other}/team/forest:1.0", "{own}/gone:1.0"])
+def test_only_images_of_the_registrys_account_are_shared(here: Place, name: str) -> None:
+    host = "dkr.ecr.eu-west-1.amazonaws.com"
+    image = name.format(other=f"{FARTHER}.{host}", own=f"{here.aws.account}.{host}")
+    share(here, FAR)
+    assert access.plan(here.aws, [FAR], [image]) == ()
+    share(here)
+
+
+def test_a_serverless_endpoint_cannot_use_an_image_of_another_account(
+    here: Place, image: str
+) -> None:
+    role = f"arn:aws:iam::{FAR}:role/OrganizationAccountAccessRole"
+    stage = replace(here.stage("staging"), account=FAR, role=role)
+    there = access.enter(here.aws, stage)
+    share(here, FAR, image=image)
+    with pytest.raises(MlopsError, match="cannot use the image repository team/forest"):
+        access.require(here.aws, there, stage, image)
+    access.require(here.aws, there, replace(stage, kind="real-time"), image)
+    share(here, image=image)
 
 
 def test_a_foreign_account_without_a_role_is_refused(here: Place) -> None:

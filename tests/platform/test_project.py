@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from iam_case import Identity, decision, length, listed, misfits
-from infra_case import ACCOUNT, REGION
+from infra_case import ACCOUNT
 from platform_case import (
     BUCKET,
     CONNECTION,
@@ -138,23 +138,9 @@ def test_another_bucket_is_used_where_one_is_named() -> None:
 # Other accounts
 
 
-def test_other_accounts_read_the_registry_and_approve_nothing() -> None:
-    made = project(DeploymentAccounts=[DEPLOYMENT_ACCOUNT, "333344445555"])
-    policy = document(made.properties("ModelPackageGroup")["ModelPackageGroupPolicy"])
-    for statement in policy["Statement"]:
-        assert listed(statement["Principal"]["AWS"]) == [DEPLOYMENT_ACCOUNT, "333344445555"]
-    place = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
-    for action in ("DescribeModelPackage", "ListModelPackages", "CreateModel"):
-        version = f"{place}:model-package/churn/3"
-        assert decision(policy, f"sagemaker:{action}", version, {}) is True
-        other = f"{place}:model-package/churn-eu/3"
-        assert decision(policy, f"sagemaker:{action}", other, {}) is None
-    approve = decision(policy, "sagemaker:UpdateModelPackage", f"{place}:model-package/churn/3", {})
-    assert approve is None
-
-
-def test_without_other_accounts_the_registry_has_no_policy() -> None:
-    assert "ModelPackageGroupPolicy" not in project().properties("ModelPackageGroup")
+def test_the_stack_does_not_own_the_policy_of_the_registry() -> None:
+    made = project(DeploymentAccounts=[DEPLOYMENT_ACCOUNT])
+    assert "ModelPackageGroupPolicy" not in made.properties("ModelPackageGroup")
 
 
 # Who takes the roles

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from cloudformation_cases import TRUST, Deployer, new_name, resource
 from sm_mlops.sandbox import Server
@@ -307,6 +308,12 @@ def test_a_model_package_group_and_its_policy(aws: Deployer) -> None:
     assert aws.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "a", "Value": "1"}]
     aws.update(name, template(), Tags=[{"Key": "b", "Value": "2"}])
     assert aws.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "b", "Value": "2"}]
+    # AWS deletes what somebody else has put, with an update of anything.
+    text = json.dumps(shared)
+    aws.sagemaker.put_model_package_group_policy(ModelPackageGroupName=group, ResourcePolicy=text)
+    aws.update(name, template(), Tags=[{"Key": "c", "Value": "3"}])
+    with pytest.raises(ClientError, match="Cannot find resource policy"):
+        aws.sagemaker.get_model_package_group_policy(ModelPackageGroupName=group)
     # Its description cannot change, and a second group cannot have its name.
     stack = aws.update(name, template(ModelPackageGroupDescription="x"))
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"

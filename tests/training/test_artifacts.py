@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.sagemaker.models import sagemaker_backends
 
 from bootstrap_case import sign_in_there
 from hostile import HOSTILE
@@ -310,18 +312,34 @@ def test_a_champion_whose_model_is_gone_is_named_and_can_be_waived(account: Aws)
     assert "--set WaiveChampion=yes" in str(gone.value)
     assert not keys(account, "churn/champion/")
     waived = artifacts.upload_champion(account, waived=True)
-    assert keys(account, split_s3(waived.uri)[1]) == [
-        f"churn/champion/{version}-gone/champion.json"
-    ]
+    prefix = split_s3(waived.uri)[1]
+    assert keys(account, prefix) == [f"{prefix}champion.json"]
+    assert prefix.endswith("-gone/")
+
+
+def test_version_1_of_a_new_registry_is_not_taken_for_that_of_the_former(account: Aws) -> None:
+    register(account, "Approved", b"former")
+    former = artifacts.upload_champion(account)
+    sagemaker_backends[account.account]["eu-west-1"].reset()
+    time.sleep(1)  # A name has the time in seconds.
+    register(account, "Approved", b"new life")
+    champion = artifacts.upload_champion(account)
+    assert (champion.version, former.version) == ("1", "1")
+    assert champion.uri != former.uri
+    bucket, prefix = split_s3(champion.uri)
+    copy = account.s3.get_object(Bucket=bucket, Key=f"{prefix}model.tar.gz")["Body"].read()
+    assert copy == b"new life"
 
 
 @pytest.mark.slow
 def test_a_champion_whose_copy_was_cut_off_is_copied_again(account: Aws) -> None:
-    version = register(account, "Approved", b"whole")
-    half = f"churn/champion/{version}/model.tar.gz"
-    account.s3.put_object(Bucket=account.bucket, Key=half, Body=b"wh")
+    register(account, "Approved", b"whole")
+    bucket, prefix = split_s3(artifacts.upload_champion(account).uri)
+    half = f"{prefix}model.tar.gz"
+    account.s3.delete_object(Bucket=bucket, Key=f"{prefix}champion.json")
+    account.s3.put_object(Bucket=bucket, Key=half, Body=b"wh")
     artifacts.upload_champion(account)
-    assert account.s3.get_object(Bucket=account.bucket, Key=half)["Body"].read() == b"whole"
+    assert account.s3.get_object(Bucket=bucket, Key=half)["Body"].read() == b"whole"
 
 
 @pytest.mark.slow

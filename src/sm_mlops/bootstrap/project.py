@@ -85,8 +85,10 @@ def update(aws: Aws, found: Found, changes: Mapping[str, str], target: str = "")
             "Parameters": parameters,
         }
         request = {"TemplateProvidersToUpdate": [{"CfnTemplateProvider": provider}]}
-    aws.sagemaker.update_project(ProjectName=aws.settings.project.project, **request)
-    _require(aws, projects.wait(aws))
+    with access.keeping_group_policy(aws):
+        aws.sagemaker.update_project(ProjectName=aws.settings.project.project, **request)
+        updated = projects.wait(aws)
+    _require(aws, updated)
 
 
 @dataclass
@@ -269,11 +271,8 @@ class Project(Part):
             )
 
     def _later(self, found: Found | None) -> list[tuple[str, str, Callable[[], Any]]]:
-        """Return what CloudFormation does not do for a group that it did not create: what, a
-        detail, and a function that does it."""
+        """Return what CloudFormation does not do: what, a detail, and a function that does it."""
         if found is None or found.stack is None or found.moving or found.status in BROKEN:
-            return []
-        if found.stack.parameters.get("Registry") != "existing":
             return []
         todo: list[tuple[str, str, Callable[[], Any]]] = []
         tags = {
@@ -281,15 +280,16 @@ class Project(Part):
             "sagemaker:project-name": self.name,
             "sagemaker:project-id": found.identifier,
         }
-        had = self._group_tags
+        existed = found.stack.parameters.get("Registry") == "existing"
+        had = self._group_tags if existed else None
         if had is not None and not tags.items() <= had.items():
             what = f"tags of model package group {self.name}"
             request = {"ResourceArn": self._group_arn, "Tags": tagging.rows(tags)}
             add = partial(self.aws.sagemaker.add_tags, **request)
             todo.append((what, "so that the project shows it", add))
-        if accounts := access.foreign_accounts(self.aws):
-            grants = access.plan(self.aws, accounts)
-            todo += [(grant.what, "; ".join(grant.lines), grant.apply) for grant in grants]
+        accounts = access.foreign_accounts(self.aws)
+        grants = access.readable(self.aws, accounts, self.aws.settings.image)
+        todo += [(grant.what, "; ".join(grant.lines), grant.apply) for grant in grants]
         return todo
 
     def act(self, tell: Tell) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sm_mlops import actions, stacks
+from sm_mlops import actions, registry, stacks
 from sm_mlops.aws import DENIED, Aws, ignoring
 from sm_mlops.cli.console import (
     AsJson,
@@ -353,8 +353,9 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
     """Allow exactly the accounts in infra/*.json to read what they deploy.
 
     Changes this project's statements in the policies of the model package group, the artifact
-    bucket and the key. The platform's bucket is changed by the platform's stack, which keeps the
-    accounts it has. Run it again when a stage moves to another account.
+    bucket, the key and the ECR repository of an image of your own. The platform's bucket is changed
+    by the platform's stack, which keeps the accounts it has. Run it again when a stage moves to
+    another account.
 
     **Example**
 
@@ -363,7 +364,8 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
     console = progress(as_json)
     with connected(context) as aws:
         accounts = access.foreign_accounts(aws)
-        grants = access.plan(aws, accounts)
+        images = {aws.settings.image, *(found.image for found in registry.versions(aws))}
+        grants = access.plan(aws, accounts, images)
         for grant in grants:
             tell(console, grant.what)
             for line in grant.lines:

@@ -1,5 +1,5 @@
 """Stages in other accounts: assume a role there, and let exactly those accounts read the versions
-of this project, their artifacts and the key that encrypts these.
+of this project, their artifacts, the key that encrypts these and the team's own images.
 
 Other statements of a policy are kept. The policy of the platform's bucket is changed by its stack.
 """
@@ -7,8 +7,11 @@ Other statements of a policy are kept. The policy of the platform's bucket is ch
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -23,10 +26,11 @@ from sm_mlops.stacks import Stack
 
 Policy = dict[str, Any]
 EMPTY: Policy = {"Version": "2012-10-17", "Statement": []}
-# With this prefix the project's own template names its statements for the group.
+# The prefix of the Sids of our statements.
 SID = "SmMlopsStages"
 # The platform's parameter of the accounts that read the models of their projects.
 ACCOUNTS = "DeploymentAccounts"
+PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 
 
 def enter(aws: Aws, stage: Stage) -> Aws:
@@ -73,26 +77,29 @@ class Grant:
     apply: Callable[[], Any]
 
 
-def plan(aws: Aws, accounts: Iterable[str]) -> tuple[Grant, ...]:
-    """Return the policies to change so that exactly these accounts may read."""
-    accounts = sorted(accounts)
-    found = [_group_grant(aws, accounts), _bucket_grant(aws, accounts)]
-    if aws.settings.aws.kms_key:
-        found.append(_key_grant(aws, aws.settings.aws.kms_key, accounts))
-    return tuple(grant for grant in found if grant.lines)
+def plan(aws: Aws, accounts: Iterable[str], images: Iterable[str] = ()) -> tuple[Grant, ...]:
+    """Return the policies to change so that exactly these accounts may read and pull `images`."""
+    return tuple(_grants(aws, sorted(accounts), images))
 
 
-def missing(aws: Aws, account: str) -> tuple[str, ...]:
-    """Return what this account cannot read yet; nothing if the policies cannot be read."""
-    grants: tuple[Grant, ...] = ()
-    with ignoring(*DENIED):
-        grants = plan(aws, {*foreign_accounts(aws), account})
+def readable(aws: Aws, accounts: Iterable[str], image: str) -> tuple[Grant, ...]:
+    """Return the policies to change up to the first one that cannot be read."""
+    found: list[Grant] = []
+    with ignoring(*DENIED, "NoSuchBucket"):
+        for grant in _grants(aws, sorted(accounts), [image]):
+            found.append(grant)
+    return tuple(found)
+
+
+def missing(aws: Aws, account: str, image: str = "") -> tuple[str, ...]:
+    """Return what this account cannot read yet, as far as the policies can be read."""
+    grants = readable(aws, {*foreign_accounts(aws), account}, image)
     return tuple(grant.what for grant in grants if f"+ account {account} may read" in grant.lines)
 
 
-def require(aws: Aws, there: Aws, stage: Stage) -> None:
-    """Raise MlopsError if a stage in another account cannot read the version, or its endpoint would
-    write to the registry's bucket."""
+def require(aws: Aws, there: Aws, stage: Stage, image: str) -> None:
+    """Raise MlopsError if a stage in another account cannot read the version or pull its image, or
+    its endpoint would write to the registry's bucket."""
     account, given = there.account, stage.parameters
     if account == aws.account:
         return
@@ -103,24 +110,73 @@ def require(aws: Aws, there: Aws, stage: Stage) -> None:
             f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
             f"{account}: it cannot write to {aws.bucket}"
         )
-    if lacking := missing(aws, account):
+    if stage.kind == "serverless" and (repository := _repository(aws, image)):
+        # Source: https://github.com/aws/amazon-sagemaker-feedback/issues/181
+        raise MlopsError(
+            f"infra/{stage.name}.json: a serverless endpoint in account {account} cannot use the "
+            f"image repository {repository} of account {aws.account}: set "
+            "Parameters.EndpointKind to real-time"
+        )
+    if lacking := missing(aws, account, image):
         raise MlopsError(
             f"account {account} cannot read {' or '.join(lacking)} yet: {aws.command} share"
         )
 
 
+def _grants(aws: Aws, accounts: list[str], images: Iterable[str]) -> Iterator[Grant]:
+    """Yield the policies to change."""
+    looks: list[Callable[..., Grant]] = [_group_grant, _bucket_grant]
+    repositories = {_repository(aws, image) for image in images} - {""}
+    looks += [partial(_image_grant, repository=name) for name in sorted(repositories)]
+    if key := aws.settings.aws.kms_key:
+        looks.append(partial(_key_grant, key=key))
+    for look in looks:
+        # The key may be another account's; a missing repository is reported by `mlops doctor`.
+        with ignoring("NotFoundException", "RepositoryNotFoundException"):
+            grant = look(aws, accounts=accounts)
+            if grant.lines:
+                yield grant
+
+
+@contextmanager
+def keeping_group_policy(aws: Aws) -> Iterator[None]:
+    """Restore the policy of the model package group after an update of the project's stack.
+
+    CloudFormation deletes it with every update of a group whose template has no policy. Source:
+    https://github.com/aws-cloudformation/aws-cloudformation-resource-providers-sagemaker/blob/main/aws-sagemaker-modelpackagegroup/src/main/java/software/amazon/sagemaker/modelpackagegroup/UpdateHandler.java
+    """
+    policy = EMPTY
+    # Most updates leave the group alone: they need no permission to read its policy.
+    with ignoring(*DENIED):
+        policy = _group_policy(aws)
+    try:
+        yield
+    finally:
+        if policy["Statement"] and _group_policy(aws) != policy:
+            group, text = aws.settings.model_package_group, json.dumps(policy)
+            aws.sagemaker.put_model_package_group_policy(
+                ModelPackageGroupName=group, ResourcePolicy=text
+            )
+
+
+def _group_policy(aws: Aws) -> Policy:
+    group = aws.settings.model_package_group
+    with ignoring(*ABSENT):
+        found = aws.sagemaker.get_model_package_group_policy(ModelPackageGroupName=group)
+        return dict(json.loads(found["ResourcePolicy"]))
+    return EMPTY
+
+
 def _group_grant(aws: Aws, accounts: list[str]) -> Grant:
     """Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-deploy-xaccount.html"""
     group, sagemaker = aws.settings.model_package_group, aws.sagemaker
-    name, policy = {"ModelPackageGroupName": group}, EMPTY
-    with ignoring(*ABSENT):
-        policy = json.loads(sagemaker.get_model_package_group_policy(**name)["ResourcePolicy"])
+    name = {"ModelPackageGroupName": group}
     put = sagemaker.put_model_package_group_policy
     delete = sagemaker.delete_model_package_group_policy
     versions = ("CreateModel", "DescribeModelPackage", "ListModelPackages")
     return _grant(
         f"model package group {group}",
-        policy,
+        _group_policy(aws),
         [
             _allow(
                 *(aws, f"{SID}Group", accounts, ["sagemaker:DescribeModelPackageGroup"]),
@@ -168,6 +224,28 @@ def _platform_grant(aws: Aws, platform: Stack, accounts: list[str]) -> Grant:
     )
 
 
+def _repository(aws: Aws, image: str) -> str:
+    """Return the ECR repository of an image of this account, "" for an image of another."""
+    registry, _, path = image.partition("/")
+    ours = f"{aws.account}.dkr.ecr.{aws.settings.project.region}."
+    return re.split("[:@]", path)[0] if registry.startswith(ours) else ""
+
+
+def _image_grant(aws: Aws, repository: str, accounts: list[str]) -> Grant:
+    """Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-deploy-xaccount.html"""
+    ecr, name, policy = aws.client("ecr"), {"repositoryName": repository}, EMPTY
+    with ignoring("RepositoryPolicyNotFoundException"):
+        policy = json.loads(ecr.get_repository_policy(**name)["policyText"])
+    statement = _allow(aws, _project_sid(aws), accounts, [*PULL])
+    put, delete = ecr.set_repository_policy, ecr.delete_repository_policy
+    return _grant(
+        f"image repository {repository}",
+        policy,
+        [statement],
+        lambda text: put(**name, policyText=text) if text else delete(**name),
+    )
+
+
 def _key_grant(aws: Aws, key: str, accounts: list[str]) -> Grant:
     kms = aws.client("kms")
     identifier = kms.describe_key(KeyId=key)["KeyMetadata"]["KeyId"]
@@ -192,14 +270,18 @@ def _project_sid(aws: Aws) -> str:
     return SID + aws.settings.project.project.replace("-", "Z")
 
 
-def _allow(aws: Aws, sid: str, accounts: list[str], actions: list[str], resource: str) -> Policy:
+def _allow(
+    aws: Aws, sid: str, accounts: list[str], actions: list[str], resource: str = ""
+) -> Policy:
+    """Return a statement; without a resource for the policy of an ECR repository, which takes
+    none."""
     roots = [f"arn:{aws.settings.partition}:iam::{account}:root" for account in accounts]
     return {
         "Sid": sid,
         "Effect": "Allow",
         "Principal": {"AWS": roots},
         "Action": actions,
-        "Resource": resource,
+        **({"Resource": resource} if resource else {}),
     }
 
 
@@ -223,7 +305,7 @@ def _grant(
 
 def _comparable(statement: Policy) -> str:
     """Return a statement in one form: services return a list of one as text, and sort lists."""
-    lists = {name: sorted(_list(statement[name])) for name in ("Action", "Resource")}
+    lists = {name: sorted(_list(statement.get(name, ()))) for name in ("Action", "Resource")}
     principal = sorted(_principals([statement]))
     return json.dumps({**statement, **lists, "Principal": principal}, sort_keys=True)
 

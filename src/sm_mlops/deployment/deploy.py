@@ -98,7 +98,7 @@ def deploy(
     package = approved(aws, arn)
     _require_unchanged(aws, package)
     there = access.enter(aws, stage)
-    access.require(aws, there, stage)
+    access.require(aws, there, stage, package.image)
     watch.require(aws, there, stage, console)
     limit = _boundary(there)
     own = {**_artifact_key(aws, package), **limit, **watch.capture(aws.settings, stage)}

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from sm_mlops import images
 from sm_mlops.aws import ignoring
 from sm_mlops.bootstrap import needs
+from sm_mlops.deployment.access import PULL
 from sm_mlops.doctor.account import denied
 from sm_mlops.doctor.scene import Finding, Scene, failed, ok
 
-PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 ABSENT = ("ImageNotFoundException", "RepositoryNotFoundException")
 
 

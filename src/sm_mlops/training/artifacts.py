@@ -208,6 +208,9 @@ def upload_champion(aws: Aws, *, waived: bool = False) -> Champion:
     newest = next(registry.summaries(aws, ModelApprovalStatus="Approved"), None)
     version = str(newest["ModelPackageVersion"]) if newest else "none"
     prefix = f"{aws.settings.prefix}/champion/{version}"
+    if newest:
+        # A registry that was deleted and created again counts from 1, while the bucket stays.
+        prefix = f"{prefix}-{newest['CreationTime'].timestamp():.0f}"
     marker = f"{prefix}/{'champion' if newest else 'none'}.json"
     if marker not in _keys(aws, marker):
         if newest:
@@ -220,7 +223,7 @@ def upload_champion(aws: Aws, *, waived: bool = False) -> Champion:
             if objects.exists(aws, model):
                 aws.s3.copy(copy, aws.bucket, target, ExtraArgs=_encryption(aws))
             elif waived:
-                prefix = f"{aws.settings.prefix}/champion/{version}-gone"
+                prefix = f"{prefix}-gone"
                 marker = f"{prefix}/champion.json"
             else:
                 raise MlopsError(

@@ -133,14 +133,13 @@ def _group_update(call: Call) -> Made:
 
 def _group_policy(call: Call, found: str) -> Made:
     client, name = call.client("sagemaker"), found.rpartition("/")[2]
-    if call.changed("ModelPackageGroupPolicy"):
-        policy = call.properties.get("ModelPackageGroupPolicy")
-        if policy:
-            client.put_model_package_group_policy(
-                ModelPackageGroupName=name, ResourcePolicy=calls.document(policy)
-            )
-        else:
-            client.delete_model_package_group_policy(ModelPackageGroupName=name)
+    # With every update, whatever it changes, as AWS's handler does.
+    if policy := call.properties.get("ModelPackageGroupPolicy"):
+        client.put_model_package_group_policy(
+            ModelPackageGroupName=name, ResourcePolicy=calls.document(policy)
+        )
+    else:
+        client.delete_model_package_group_policy(ModelPackageGroupName=name)
     client.describe_model_package_group(ModelPackageGroupName=name)
     return Made(found, {})
 
