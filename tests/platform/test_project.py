@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from iam_case import Identity, decision, length, listed, misfits
-from infra_case import ACCOUNT
+from infra_case import ACCOUNT, REGION
 from platform_case import (
     BUCKET,
     CONNECTION,
