@@ -160,8 +160,10 @@ def test_platform_and_project_allow_the_keys_of_repo_and_stages_and_forget_none(
     [item] = filter(is_work, alone.part(Platform).look())
     assert item.detail.endswith(f"KeyArns + {key}")
     alone.part(Platform).act(print)
-    [item] = work(alone)
+    item, grant = work(alone)
     assert item.detail == f"KmsKeyArn {allowed},{key}"
+    # For the stage in another account.
+    assert (grant.what, grant.detail) == (f"key {key}", "+ account 222233334444 may read")
     act(alone)
     assert (shared(alone)["KeyArns"], parameters(alone)["KmsKeyArn"]) == (f"{allowed},{key}",) * 2
     assert work(alone) == []
