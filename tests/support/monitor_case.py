@@ -224,9 +224,7 @@ class Stage:
         self.now = max(self.now, until)
         job = Job(clients, store, GROUP, self.settings, self.now)
         self.verdict = job.run(window, self.output)
-        found = store.result(window)
-        assert found is not None
-        return found
+        return self.result(until)
 
     def result(self, until: datetime) -> dict[str, Any]:
         """Return the result of a window."""

@@ -165,7 +165,8 @@ class Store:
 
     def result(self, window: Window) -> dict[str, Any] | None:
         """Return the result of a window that was checked before."""
-        return self._json(f"{self._results}{window.name}/result.json")
+        known = window.name in self._names
+        return self._json(f"{self._results}{window.name}/result.json") if known else None
 
     def earlier(self, window: Window) -> list[dict[str, Any]]:
         """Return the latest results of windows that end before this one, oldest first."""
