@@ -33,11 +33,21 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def stage(here: Place) -> Stage:
-    """Return a stage that runs version 1."""
+def deployed(here: Place) -> Stage:
     found = here.stage("qa")
     here.deploy(found, here.register(BATCH, offset=10))
     return found
+
+
+@pytest.fixture
+def stage(here: Place, deployed: Stage) -> Stage:
+    """Return a stage that runs version 1, of whose predictions nothing is left in S3."""
+    objects.delete_versions(here.aws, here.aws.bucket, folder_of(here))
+    return deployed
+
+
+def folder_of(here: Place) -> str:
+    return f"{here.aws.settings.prefix}/batch/qa/"
 
 
 def run(here: Place, stage: Stage, source: Path | str, target: Path | str, **more: Any) -> Result:
@@ -46,8 +56,7 @@ def run(here: Place, stage: Stage, source: Path | str, target: Path | str, **mor
 
 def left(here: Place) -> list[str]:
     """Return what predicting with the stage `qa` has left in S3."""
-    prefix = f"{here.aws.settings.prefix}/batch/qa/"
-    return [item["Key"] for item in objects.versions(here.aws, here.aws.bucket, prefix)]
+    return [item["Key"] for item in objects.versions(here.aws, here.aws.bucket, folder_of(here))]
 
 
 def jobs(here: Place) -> list[dict[str, Any]]:
@@ -297,7 +306,7 @@ def test_a_job_is_stopped_and_nothing_of_it_is_left(
 def test_what_others_left_is_deleted_after_a_week(
     here: Place, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = f"{here.aws.settings.prefix}/batch/qa/input/0123456789abcdef/part-000001.jsonl.gz"
+    key = f"{folder_of(here)}input/0123456789abcdef/part-000001.jsonl.gz"
     here.aws.s3.put_object(Bucket=here.aws.bucket, Key=key, Body=b"")
     source = write(tmp_path / "rows.csv", ROWS)
     run(here, stage, source, tmp_path / "out.csv")
