@@ -213,8 +213,8 @@ def test_what_is_listed_does_not_grow_with_windows_and_hours(stage: Stage) -> No
         stage.traffic(1, f"2026/11/{26 + day}/06")  # belongs to the next window
         listed.clear()
         assert stage.check(UNTIL + timedelta(days=day - 2))["rows"] == 3 + (day > 0)
-        # Labels, results before and after, asynchronous inputs and outputs, versions; of each version
-        # its endpoints, their variants and files.
+        # Labels, results before and after, asynchronous inputs and outputs, versions; of each its
+        # endpoints, their variants and files.
         assert len(listed) == 6 + 3 * len(versions)
         assert sum("2026/11/2" in each.get("StartAfter", "") for each in listed) == len(versions)
 
