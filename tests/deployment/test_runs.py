@@ -139,10 +139,11 @@ def test_two_runs_at_once_are_both_deployed_and_tested(here: Place, versions: li
     assert trail in ((1, 2, 3), (1, 3, 2))
 
 
+@pytest.mark.parametrize("noticed", [True, False], ids=["is told", "finds out"])
 def test_a_run_that_was_overtaken_looks_at_the_stage_anew(
-    here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch
+    here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch, noticed: bool
 ) -> None:
-    stage = here.stage("anew")
+    stage = here.stage("anew" if noticed else "later")
     here.deploy(stage, versions[0], started=EARLIER)
     update, calls = stacks.deploy, 0
 
@@ -153,7 +154,8 @@ def test_a_run_that_was_overtaken_looks_at_the_stage_anew(
             # Another run has just begun and ended.
             monkeypatch.setattr(stacks, "deploy", update)
             here.deploy(stage, versions[1], started=LATER)
-            raise Overtaken("another operation is changing churn-anew")
+            if noticed:
+                raise Overtaken("another operation is changing churn-anew")
         return update(*arguments, **options)
 
     monkeypatch.setattr(stacks, "deploy", faster)

@@ -242,6 +242,7 @@ class _Run:
             self.console,
             execute=self.execute,
             continue_rollback=self.continue_rollback,
+            had=before.tags if before else None,
         )
 
     def _is_blocked(self, before: Stack) -> bool:
