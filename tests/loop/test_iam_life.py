@@ -303,8 +303,10 @@ def test_every_kind_of_stage_is_made_changed_and_deleted(
 ) -> None:
     """With the second stack, which follows the first, and goes where nothing is wanted of it."""
     job, settings = Job(here, here.repo, "staging"), here.repo.root / "mlops.yaml"
+    file = here.repo.root / "infra" / "staging.json"
     job.mlops("destroy", "staging", "--yes")
     before, schedules = settings.read_text(), here.aws.client("scheduler").list_schedules
+    stage = file.read_text()
     if kind != "batch":
         here.repo.configure(monitoring={"stages": ["staging"]})
     here.repo.stage("staging", Parameters=KINDS[kind], Batch=NIGHTLY)
@@ -329,6 +331,7 @@ def test_every_kind_of_stage_is_made_changed_and_deleted(
         job.mlops("deploy", "staging", "--model-package-arn", deployed)
         assert schedules()["Schedules"] == []
     job.mlops("destroy", "staging", "--yes")
+    file.write_text(stage)
 
 
 def test_a_version_is_rolled_back_and_everything_is_deleted(here: Land, deployed: str) -> None:
