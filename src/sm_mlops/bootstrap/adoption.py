@@ -50,10 +50,10 @@ def require_plain(aws: Aws, bucket: str) -> None:
 
     CloudFormation creates no policy beside another one, and sets all else without a word.
     """
-    if found := sorted({f"{kind} {name}" for kind, name in _settings(aws, bucket)}):
+    if others := sorted({f"{kind} {name}" for kind, name in _settings(aws, bucket)}):
         raise MlopsError(
             f"the bucket {bucket} has settings that the platform's would replace "
-            f"({', '.join(found)}): take them away, or choose another name with --platform "
+            f"({', '.join(others)}): take them away, or choose another name with --platform "
             "BucketName=... and aws.bucket in mlops.yaml"
         )
     with ignoring("NoSuchBucketPolicy"):
@@ -71,7 +71,7 @@ def _settings(aws: Aws, bucket: str) -> Iterator[tuple[str, str]]:
     for kind, setting, member, key, absent in SETTINGS:
         with ignoring(absent):
             for item in getattr(aws.s3, f"get_bucket_{setting}")(Bucket=bucket)[member]:
-                names = item.get(key) or "without"
+                names = item.get(key) or "without a name"
                 for name in [names] if isinstance(names, str) else names:
                     if name not in OWN and not name.startswith("aws:"):
                         yield kind, name

@@ -203,9 +203,10 @@ class _Run:
         )
         before = ready if ready and ready.status in stacks.READY else None
         # CloudFormation would find out while it updates the endpoint, and again in the rollback.
-        runs = endpoints.running(there, stage.stack) if before else None
-        if before and (runs is None or runs.status == "Deleting"):
-            raise MlopsError(_missing(there, stage, runs.status if runs else ""))
+        if before:
+            runs = endpoints.running(there, stage.stack)
+            if runs is None or runs.status == "Deleting":
+                raise MlopsError(_missing(there, stage, runs.status if runs else ""))
         had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
         # UpdateEndpoint would refuse any other change of the kind, minutes later. Sources:
         # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
