@@ -225,7 +225,8 @@ def here_and_above(folder: str) -> list:
 
 
 def first_commit() -> bool:
-    """Commit everything on `main`; False when git is missing, or refuses and says why itself.
+    """Commit everything on `main` but what Python left in the template; False when git is missing,
+    or refuses and says why itself.
 
     `fast-import` takes half the time of `add` and `commit`, and heeds nothing of the user's
     configuration that would stop the commit or change the files: signing, hooks, line endings.
@@ -247,7 +248,7 @@ def first_commit() -> bool:
     with open(signature, "rb") as file:
         parts = [b"commit refs/heads/main\ncommitter ", file.read(), b"data <<.\n", MESSAGE]
     for folder, folders, names in os.walk("."):
-        folders[:] = sorted(set(folders) - {".git"})
+        folders[:] = sorted(set(folders) - {".git", "__pycache__"})
         for name in sorted(names):
             path = os.path.join(folder, name)
             with open(path, "rb") as file:

@@ -14,9 +14,13 @@ from typing import Any
 
 MODEL = Path(__file__).resolve().parents[2] / "{{cookiecutter.project_slug}}" / "model"
 sys.path.insert(0, str(MODEL))
+# Cookiecutter would render it.
+writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
 
 import inference  # noqa: E402
 import train as hooks  # noqa: E402
+
+sys.dont_write_bytecode = writes
 
 import datasets  # noqa: E402
 from sm_mlops.tabular import boosting, evaluate, metrics, preprocess, tables, train  # noqa: E402

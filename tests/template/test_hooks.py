@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from jinja2 import Environment
 
 from answers import FINISH, NOBODY
+from generated import RENDERED
 from rendering import ROOT, Run, run
 
 HOOKS = [ROOT / "hooks" / "pre_gen_project.py", ROOT / "hooks" / "post_gen_project.py"]
@@ -93,6 +95,21 @@ def test_the_first_commit_is_the_pristine_render(elsewhere: Cookiecutter, tmp_pa
     done = elsewhere()
     assert done.code == 0, done.err
     assert_pristine(repo_of(tmp_path))
+
+
+def test_what_python_left_in_the_template_is_not_committed(
+    elsewhere: Cookiecutter, template: Path, tmp_path: Path
+) -> None:
+    """Whoever works on a fork renders the folder in which its model was imported."""
+    cache = template / RENDERED.name / "model" / "__pycache__"
+    cache.mkdir()
+    try:
+        (cache / "train.cpython-311.pyc").write_bytes(b"\0")
+        elsewhere()
+    finally:
+        shutil.rmtree(cache)
+    assert "__pycache__" not in git(repo_of(tmp_path), "ls-files")
+    assert git(repo_of(tmp_path), "status", "--porcelain") == ""
 
 
 def test_three_lines_say_what_comes_next(elsewhere: Cookiecutter) -> None:
