@@ -148,3 +148,8 @@ def test_status_adds_up_what_runs_by_the_same_prices() -> None:
         Running("other", "1", "not deployed"),
     ]
     assert idle(rows) == ["242 USD a month, by the list"]
+    rows[1] = replace(rows[1], prices="by the file")
+    assert idle(rows) == [
+        "staging: 74 USD a month, by the list",
+        "production: 168 USD a month, by the file",
+    ]

@@ -161,12 +161,18 @@ def _last_execution(aws: Aws) -> dict[str, Any] | None:
 
 
 def idle(running: Iterable[Running]) -> list[str]:
-    """Return what runs idle in a month, in words, a line for each source of prices."""
-    sums: dict[str, float] = {}
+    """Return what stages cost a month when idle, in words: a line for each source of prices, which
+    names its stages if there are several."""
+    found: dict[str, list[Running]] = {}
     for row in running:
         if row.idle_cost and row.prices:
-            sums[row.prices] = sums.get(row.prices, 0.0) + row.idle_cost
-    return [f"{dollars:.0f} USD a month, {prices}" for prices, dollars in sums.items()]
+            found.setdefault(row.prices, []).append(row)
+    lines = []
+    for prices, rows in found.items():
+        names = f"{', '.join(row.stage for row in rows)}: " if len(found) > 1 else ""
+        dollars = sum(row.idle_cost or 0.0 for row in rows)
+        lines.append(f"{names}{dollars:.0f} USD a month, {prices}")
+    return lines
 
 
 def table(running: Iterable[Running]) -> Table:
