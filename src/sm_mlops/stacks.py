@@ -171,9 +171,9 @@ def deploy(
     `template` is a file, its address in S3, or its text; without it the stack keeps its own. A
     parameter that is None keeps its value. With
     `execute=False` the change set is shown and deleted. `imports` are existing resources that the
-    stack takes over; it must have no others then. `had` are the tags that `tags` were made from.
-    Raises MlopsError if the stack cannot be changed in its present state, Overtaken if it no longer
-    has those tags, StackFailed if the operation failed.
+    stack takes over; it must have no others then. `had` are the stack's tags when `tags` were
+    computed, {} if there was none. Raises MlopsError if the stack cannot be changed in its present
+    state, Overtaken if it no longer has those tags, StackFailed if the operation failed.
     """
     body = templates.body(template) if isinstance(template, Path) else template
     stack = make_ready(aws, name, console, continue_rollback=continue_rollback, execute=execute)
@@ -194,10 +194,12 @@ def deploy(
     formation = aws.client(FORMATION)
     with _alone(name):
         arn = formation.create_change_set(**request)["Id"]
-    # From here on, whatever changes the stack ends the change set.
-    if had is not None and ((now := describe(aws, name)) is None or now.tags != had):
-        _remove_change_set(aws, arn, name)
-        raise Overtaken(f"another operation has changed {name}: run the command again")
+    # From here on, CloudFormation discards the change set if anything else changes the stack.
+    if had is not None and request["ChangeSetType"] == "UPDATE":
+        now = describe(aws, name)
+        if now is None or now.tags != had:
+            _remove_change_set(aws, arn, name)
+            raise Overtaken(f"another operation has changed {name}: look at it, and try again")
     changes, since = _carry_out(aws, name, arn, console, change_set if execute else "")
     if since is None:
         return Outcome(changes, executed=False)

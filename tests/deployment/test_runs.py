@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from deployment_cases import Place, place
+from deployment_cases import BROKEN, Place, place
 from sm_mlops import stacks
 from sm_mlops.deployment import deploy, endpoints, smoke
 from sm_mlops.deployment.deploy import STARTED, Superseded, moment
@@ -162,6 +162,49 @@ def test_a_run_that_was_overtaken_looks_at_the_stage_anew(
     with pytest.raises(Superseded):
         here.deploy(stage, versions[2], started=EARLIER)
     assert running(here, stage.stack) == 2
+
+
+def test_of_two_first_deployments_at_once_the_later_one_stays(
+    here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, update = here.stage("first"), stacks.deploy
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(stacks, "deploy", update)
+        here.deploy(stage, versions[2], started=LATER)
+        return update(*arguments, **options)
+
+    monkeypatch.setattr(stacks, "deploy", slow)
+    with pytest.raises(Superseded):
+        here.deploy(stage, versions[1], started=EARLIER)
+    assert running(here, stage.stack) == 3
+
+
+@pytest.mark.parametrize("value", ["off", "on"])
+def test_a_change_of_autoscaling_keeps_what_another_run_deployed_meanwhile(
+    here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """Before the update, or after it failed."""
+    kind = {"EndpointKind": "real-time", "MaxInstanceCount": 3, "BakeSeconds": 0}
+    name = f"scaled-{value}"
+    stage = here.stage(name, **kind, InstanceType="ml.m5.large")
+    here.deploy(stage, versions[0], started=EARLIER)
+    larger = here.stage(name, **kind, InstanceType="ml.m5.xlarge")
+    switch = deploy._Run._set_autoscaling
+
+    def slow(run: Any, before: Any, wanted: str) -> None:
+        if wanted == value:
+            monkeypatch.setattr(deploy._Run, "_set_autoscaling", switch)
+            here.deploy(stage, versions[2], started=LATER)
+        switch(run, before, wanted)
+
+    monkeypatch.setattr(deploy._Run, "_set_autoscaling", slow)
+    arn = here.register(BROKEN) if value == "on" else versions[1]
+    with pytest.raises(deploy.DeploymentFailed if value == "on" else Superseded):
+        here.deploy(larger, arn, started=EARLIER)
+    found = stacks.describe(here.aws, stage.stack)
+    assert found is not None and running(here, stage.stack) == 3
+    assert deploy.read_trail(found) == (1, 3) and found.tags[STARTED] == LATER
 
 
 def test_the_command_ends_red_and_says_how_to_return(here: Place, versions: list[str]) -> None:

@@ -243,7 +243,7 @@ class _Run:
             self.console,
             execute=self.execute,
             continue_rollback=self.continue_rollback,
-            had=before.tags if before else None,
+            had=before.tags if before else {},
         )
 
     def _is_blocked(self, before: Stack) -> bool:
@@ -271,13 +271,18 @@ class _Run:
             tell(console, f"registering {name} with autoscaling again")
             try:
                 self._set_autoscaling(before, before.parameters["Autoscaling"])
+            except Overtaken:
+                tell(console, "another run has deployed meanwhile, with autoscaling as it wants it")
             except MlopsError as error:
                 tell(console, f"no autoscaling until the next deployment: {error}")
             raise
 
     def _set_autoscaling(self, before: Stack, value: str) -> None:
         given = {**dict.fromkeys(before.parameters), "Autoscaling": value}
-        stacks.deploy(self.there, before.name, None, given, before.tags, CAPABILITIES, self.console)
+        stacks.deploy(
+            *(self.there, before.name, None, given, before.tags, CAPABILITIES, self.console),
+            had=before.tags,
+        )
 
     def _tags(self, before: Stack | None) -> dict[str, str]:
         version, former = self.package.version, read_trail(before)
