@@ -164,6 +164,25 @@ def test_a_run_that_was_overtaken_looks_at_the_stage_anew(
     assert running(here, stage.stack) == 2
 
 
+def test_a_rollback_overwrites_no_version_that_came_after_it_was_decided(
+    here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, update = here.stage("back"), stacks.deploy
+    for arn in versions[:2]:
+        here.deploy(stage, arn)
+    back = deploy.rollback_target(here.aws, stage, None)
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(stacks, "deploy", update)
+        here.deploy(stage, versions[2])
+        return update(*arguments, **options)
+
+    monkeypatch.setattr(stacks, "deploy", slow)
+    with pytest.raises(Superseded, match="back was not changed: it received version 3 meanwhile"):
+        here.deploy(stage, back.arn, back=back)
+    assert deploy.read_trail(stacks.describe(here.aws, stage.stack)) == (1, 2, 3)
+
+
 def test_of_two_first_deployments_at_once_the_later_one_stays(
     here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

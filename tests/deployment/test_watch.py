@@ -448,7 +448,7 @@ def test_a_stage_that_is_batch_only_predicts_without_an_endpoint(
     assert (done.rows, done.errors) == (1, 0)
     assert objects.exists(here.aws, f"s3://{here.aws.bucket}/{key}")
     back = rollback_target(here.aws, stage, None)
-    here.deploy(stage, back.arn, trail=back.trail)
+    here.deploy(stage, back.arn, back=back)
     assert endpoints.running(here.aws, stage.stack).package == one  # type: ignore[union-attr]
     scheduled = fired(
         here, 86_400, b'{"id": "007", "a": 1, "b": 2}\n{"id": "8", "a": "x", "b": 1}\n'

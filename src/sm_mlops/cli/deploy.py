@@ -203,7 +203,7 @@ def rollback(
         _carry_out(
             *(aws, chosen, back.arn, as_json),
             continue_rollback=continue_rollback,
-            trail=back.trail,
+            back=back,
         )
         again = f"another deployment of version {back.running}"
         tell(console, f"to prevent {again}: {aws.command} reject {back.running}")

@@ -85,14 +85,14 @@ def deploy(
     in_turn: bool = False,
     execute: bool = True,
     continue_rollback: bool = False,
-    trail: tuple[int, ...] | None = None,
+    back: RollbackTarget | None = None,
 ) -> Deployment:
     """Deploy the version `arn`; return once the endpoint is in service with this version, and what
     runs by itself has been deployed after it.
 
     `started` is when the approved run began; raises Superseded if a later one was faster. Without
-    it, no run is too late. With `in_turn` the version before stays until it was tested. `trail`
-    replaces the record of previous versions. Raises MlopsError, or DeploymentFailed once it began.
+    it, no run is too late. With `in_turn` the version before stays until it was tested. `back` is
+    what a rollback was decided by; raises Superseded if another version runs by then. Raises MlopsError, or DeploymentFailed once it began.
     """
     began = time.monotonic()
     package = approved(aws, arn)
@@ -105,7 +105,7 @@ def deploy(
     parameters = stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)
     run = _Run(
         *(there, stage, package, parameters, console, started),
-        *(in_turn, execute, continue_rollback, trail),
+        *(in_turn, execute, continue_rollback, back),
     )
     if execute and (fleet := stages.fleet(there.settings, stage)):
         name, setting = quotas.name(fleet.instance, "endpoint"), f"infra/{stage.name}.json"
@@ -149,7 +149,7 @@ class _Run:
     in_turn: bool
     execute: bool
     continue_rollback: bool
-    trail: tuple[int, ...] | None
+    back: RollbackTarget | None
 
     def until_alone(self) -> Outcome:
         """Update the stack; look at it anew where another run was faster."""
@@ -207,6 +207,11 @@ class _Run:
             runs = endpoints.running(there, stage.stack)
             if runs is None or runs.status == "Deleting":
                 raise MlopsError(_missing(there, stage, runs.status if runs else ""))
+            if self.back and runs.version != self.back.running:
+                raise Superseded(
+                    f"{stage.name} was not changed: it received version {runs.version} meanwhile; "
+                    "run the command again if it shall return from that one"
+                )
         had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
         # UpdateEndpoint would refuse any other change of the kind, minutes later. Sources:
         # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
@@ -290,7 +295,7 @@ class _Run:
         if before and former[-1:] == (version,):
             # The same version again changes nothing.
             started = before.tags.get(STARTED, "")
-        trail = former if self.trail is None else self.trail
+        trail = self.back.trail if self.back else former
         return {
             **self.stage.tags,
             "model-version": str(version),
