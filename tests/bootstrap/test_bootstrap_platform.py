@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from bootstrap_case import ACCOUNT, BUCKET, REGION, Kept, Land, connected_once, items, land
 from connected_case import app_layer
@@ -143,7 +144,7 @@ def test_a_bucket_that_would_lose_its_settings_is_refused_before_anything_is_mad
     s3.put_bucket_tagging(Bucket=BUCKET, Tagging={"TagSet": [{"Key": "team", "Value": "a"}]})
     names = "CORS rule https://acme.org, encryption aws:kms, lifecycle rule their old-versions"
     empty.calls.clear()
-    with pytest.raises(MlopsError, match=rf"would replace \({names}, tag team\): take them away"):
+    with pytest.raises(MlopsError, match=rf"would replace \({names}, tag team\): remove them"):
         empty.part(Platform).look()
     assert empty.writes == []
     s3.delete_bucket_lifecycle(Bucket=BUCKET)
@@ -151,9 +152,28 @@ def test_a_bucket_that_would_lose_its_settings_is_refused_before_anything_is_mad
     s3.delete_bucket_encryption(Bucket=BUCKET)
     s3.delete_bucket_tagging(Bucket=BUCKET)
     act(empty)
-    # As an update leaves it that was interrupted before the policy.
-    s3.delete_bucket_policy(Bucket=BUCKET)
-    adoption.require_plain(empty.aws, BUCKET)
+
+
+def test_what_the_platform_sets_itself_is_replaced_without_a_word_only_if_the_bucket_is_its_own(
+    empty: Land,
+) -> None:
+    s3 = empty.aws.s3
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    tags = {"TagSet": [{"Key": "project", "Value": "billing"}, {"Key": "owner", "Value": "b"}]}
+    s3.put_bucket_tagging(Bucket=BUCKET, Tagging=tags)
+    rule = {"ID": "old-versions", "Status": "Enabled", "Filter": {"Prefix": ""}}
+    rules = {"Rules": [{**rule, "NoncurrentVersionExpiration": {"NoncurrentDays": 3650}}]}
+    s3.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration=rules)
+    names = "lifecycle rule old-versions, tag owner, tag project"
+    with pytest.raises(MlopsError, match=rf"would replace \({names}\)"):
+        empty.part(Platform).look()
+    s3.delete_bucket_lifecycle(Bucket=BUCKET)
+    s3.delete_bucket_tagging(Bucket=BUCKET)
+    adoption.adopt(empty.aws, STACK, BUCKET, Console(quiet=True))
+    # Interrupted here, it is in the stack, where only an update is left.
+    s3.put_bucket_tagging(Bucket=BUCKET, Tagging=tags)
+    act(empty)
+    assert not list(filter(is_work, empty.part(Platform).look()))
 
 
 def test_what_share_grants_survives_the_next_update_of_the_stack(there: Land) -> None:

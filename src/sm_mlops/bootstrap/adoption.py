@@ -16,19 +16,14 @@ from sm_mlops.aws import Aws, ignoring
 from sm_mlops.errors import MlopsError
 
 LOGICAL, KIND = "ArtifactBucket", "AWS::S3::Bucket"
-# Settings that the template sets as a whole: the operation that reads them, where they are in its
-# answer, the names of one, and the error if there are none.
+# Settings that the template sets as a whole: the operation that reads them, their member in its
+# answer, the member that names one of them, and the error if there are none.
 SETTINGS = (
     ("lifecycle rule", "lifecycle_configuration", "Rules", "ID", "NoSuchLifecycleConfiguration"),
     ("CORS rule", "cors", "CORSRules", "AllowedOrigins", "NoSuchCORSConfiguration"),
     ("tag", "tagging", "TagSet", "Key", "NoSuchTagSet"),
 )
 NO_ENCRYPTION = "ServerSideEncryptionConfigurationNotFoundError"
-# What a bucket has of the platform after an update that was interrupted.
-OWN = {
-    *("unfinished-uploads", "old-versions", "sent-messages"),
-    *("https://*.sagemaker.aws", "project", "owner", "AES256"),
-}
 
 
 def exists(aws: Aws, bucket: str) -> bool:
@@ -46,16 +41,18 @@ def exists(aws: Aws, bucket: str) -> bool:
 
 
 def require_plain(aws: Aws, bucket: str) -> None:
-    """Raise MlopsError if the platform would replace a policy or other settings of the bucket.
-
-    CloudFormation creates no policy beside another one, and sets all else without a word.
-    """
+    """Raise MlopsError if the bucket has settings: CloudFormation would replace them silently."""
     if others := sorted({f"{kind} {name}" for kind, name in _settings(aws, bucket)}):
         raise MlopsError(
             f"the bucket {bucket} has settings that the platform's would replace "
-            f"({', '.join(others)}): take them away, or choose another name with --platform "
+            f"({', '.join(others)}): remove them, or choose another name with --platform "
             "BucketName=... and aws.bucket in mlops.yaml"
         )
+
+
+def require_without_policy(aws: Aws, bucket: str) -> None:
+    """Raise MlopsError if the bucket has a policy: CloudFormation creates none beside it, and the
+    platform's would replace it."""
     with ignoring("NoSuchBucketPolicy"):
         found = json.loads(aws.s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
         names = ", ".join(item.get("Sid") or f"{item['Effect']} without a Sid" for item in found)
@@ -67,19 +64,19 @@ def require_plain(aws: Aws, bucket: str) -> None:
 
 
 def _settings(aws: Aws, bucket: str) -> Iterator[tuple[str, str]]:
-    """Yield kind and name of what others have set for the bucket."""
+    """Yield kind and name of what was set for the bucket, without S3's defaults and AWS's tags."""
     for kind, setting, member, key, absent in SETTINGS:
         with ignoring(absent):
             for item in getattr(aws.s3, f"get_bucket_{setting}")(Bucket=bucket)[member]:
-                names = item.get(key) or "without a name"
+                names = item.get(key) or "without an ID"
                 for name in [names] if isinstance(names, str) else names:
-                    if name not in OWN and not name.startswith("aws:"):
+                    if not name.startswith("aws:"):
                         yield kind, name
     with ignoring(NO_ENCRYPTION):
         found = aws.s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
         for rule in found["Rules"]:
             name = rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"]
-            if name not in OWN:
+            if name != "AES256":
                 yield "encryption", name
 
 

@@ -34,7 +34,7 @@ from sm_mlops.stacks import Stack
 CATALOG, S3 = "service-catalog", "s3"
 # For stacks, of which the plan reports only how they end.
 _QUIET = Console(quiet=True)
-ADOPTED = "added to the platform with its objects; deletes what was replaced 90 days ago"
+ADOPTED = "joins with its objects; their versions are deleted 90 days after they were replaced"
 # In the order of the plan, which does not list their policies, permissions and settings.
 THINGS = {
     "ArtifactBucket": "artifact bucket",
@@ -133,9 +133,7 @@ class Platform(Part):
         regions.require(self.aws.settings.project.region)
         found = self._find()
         self._require_possible(found)
-        bucket = self._bucket(found)
-        if "ArtifactBucketPolicy" not in found.resources and adoption.exists(self.aws, bucket):
-            adoption.require_plain(self.aws, bucket)
+        self._require_adoptable(found)
         return [
             self._stack_item(found),
             *self._things(found),
@@ -255,6 +253,17 @@ class Platform(Part):
         # A newer tool's template is unknown here.
         if not found.newer:
             boundaries.require_space(will)
+
+    def _require_adoptable(self, found: Found) -> None:
+        """Raise MlopsError if the bucket has what the platform would replace."""
+        bucket, held = self._bucket(found), found.resources
+        # A busy stack may be about to create the policy.
+        busy = found.stack is not None and found.stack.busy
+        if "ArtifactBucketPolicy" in held or busy or not adoption.exists(self.aws, bucket):
+            return
+        if "ArtifactBucket" not in held:
+            adoption.require_plain(self.aws, bucket)
+        adoption.require_without_policy(self.aws, bucket)
 
     def _wanted(self, found: Found) -> dict[str, str]:
         return self._parameters.wanted(found.parameters)

@@ -92,7 +92,8 @@ def deploy(
 
     `started` is when the approved run began; raises Superseded if a later one was faster. Without
     it, no run is too late. With `in_turn` the version before stays until it was tested. `back` is
-    what a rollback was decided by; raises Superseded if another version runs by then. Raises MlopsError, or DeploymentFailed once it began.
+    what a rollback was decided by; raises Superseded if another version runs by then. Raises
+    MlopsError, or DeploymentFailed once it began.
     """
     began = time.monotonic()
     package = approved(aws, arn)
