@@ -441,6 +441,14 @@ def test_a_list_that_includes_the_artifact_bucket_is_refused(empty: Land) -> Non
         empty.part(Platform, parameters={"DataLocations": "arn:aws:s3:::sm-*"}).look()
 
 
+def test_a_repo_with_a_bucket_of_its_own_reads_no_other_project_s_data(there: Land) -> None:
+    path = f"s3://{BUCKET}/other/data/"
+    there.repo.configure(aws={"bucket": "own"}, data={"path": path, "sample": None})
+    there.again()
+    with pytest.raises(MlopsError, match=rf"{BUCKET}.* includes the artifact bucket"):
+        there.part(Platform).look()
+
+
 def test_another_projects_part_of_the_bucket_is_refused_as_training_data(there: Land) -> None:
     there.repo.configure(data={"path": f"s3://{BUCKET}/other/data/", "sample": None})
     there.again()

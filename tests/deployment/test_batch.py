@@ -416,6 +416,10 @@ def test_no_output_takes_the_place_of_an_input_or_of_another_output(
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "x")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in ("taken/x.csv", "o.errors.jsonl"):
+        (tmp_path / name).mkdir(parents=True)
+    long = tmp_path / f"{'i' * 249}.csv"
+    long.write_text("a,b\n1,2\n")
     before = {file: file.read_bytes() for file in folder.iterdir()}
     there = left(here)
     cases: list[tuple[Path, Path | str, str]] = [
@@ -430,6 +434,11 @@ def test_no_output_takes_the_place_of_an_input_or_of_another_output(
         (folder / "x.csv", tmp_path / "o\0.csv", "cannot write here: embedded null"),
         (folder / "x.csv", "", "^OUTPUT: write a .csv"),
         (folder / "x.csv", "s3://", "^s3://: write a .csv"),
+        (folder / "x.csv", "s3:///o.csv", "^s3:///o.csv: write a .csv"),
+        (folder / "x.csv", f"{'o' * 300}.csv", "cannot write here: File name too long"),
+        (folder / "x.csv", f"{tmp_path}/taken/", "x.csv is a folder: rename it"),
+        (folder / "x.csv", tmp_path / "o.csv", "o.errors.jsonl is a folder: rename it"),
+        (long, f"{tmp_path}/out/", "cannot write here: File name too long"),
     ]
     for source, target, said in cases:
         with pytest.raises(MlopsError, match=said):

@@ -79,8 +79,8 @@ class Boundaries:
         for item in needs.items(locations):
             if item.partition("/")[0] == bucket or needs.covers(item, bucket):
                 raise MlopsError(
-                    f"--platform {DATA}: {item} includes the artifact bucket, where a project "
-                    "reads only under its own name"
+                    f"{DATA}, of --platform or of data.path in mlops.yaml: {item} includes the "
+                    "artifact bucket, where a project reads only under its own name"
                 )
 
     def _bucket_arn(self, name: str) -> str:

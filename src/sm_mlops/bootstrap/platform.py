@@ -249,7 +249,7 @@ class Platform(Part):
             exports.require_unused(self.aws, had, will)
             exports.require_other_name(had, will)
         boundaries = Boundaries(self.aws, self._bucket(found))
-        boundaries.require_apart(self.options.parameters.get("DataLocations", ""))
+        boundaries.require_apart(will.get("DataLocations", ""))
         # A newer tool's template is unknown here.
         if not found.newer:
             boundaries.require_space(will)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import re
 import tempfile
 import time
@@ -179,7 +180,7 @@ def _downloaded(aws: Aws, source: str, folder: Path) -> Path:
 
 def _check_target(target: str, source: str, root: Path, found: list[Path]) -> None:
     """Raise MlopsError for an output that cannot be written, or that would replace another file."""
-    nowhere = not target.removeprefix("s3://")
+    nowhere = not (split_s3(target)[0] if target.startswith("s3://") else target)
     if nowhere or (not is_folder(target) and not batch_rows.format_of(Path(target))):
         raise MlopsError(
             f"{target or 'OUTPUT'}: write a .csv, .jsonl or .parquet file, or a folder with / at "
@@ -203,14 +204,17 @@ def _check_target(target: str, source: str, root: Path, found: list[Path]) -> No
                 if (path if remote else path.resolve()) in known:
                     raise MlopsError(f"{target}: the output would replace the input {path.name}")
         if not remote:
-            _unfinished(reasons).exists()  # Raises OSError for a name that is too long.
             folder = (local if is_folder(target) else local.parent).absolute()
             # A link to nowhere is there, too: nothing can be made in its place.
             places = (folder, *folder.parents)
             there = next(each for each in places if each.is_symlink() or each.exists())
             tempfile.TemporaryFile(dir=there).close()
+            for path in (*paths, reasons):
+                (there / _unfinished(path).name).exists()  # OSError for a name that is too long.
+                if path.is_dir():
+                    raise MlopsError(f"{target}: {path.name} is a folder: rename it")
     except (OSError, RuntimeError, ValueError) as error:
-        # The last two for a circle of links, and for a name with a null.
+        # RuntimeError: a loop of symbolic links. ValueError: a null character in the name.
         why = getattr(error, "strerror", None) or one_line(str(error))
         raise MlopsError(f"{target}: cannot write here: {why}") from error
 
@@ -228,7 +232,8 @@ def _paths(local: Path, root: Path, found: list[Path], several: bool) -> tuple[l
 
 def is_folder(target: str) -> bool:
     """Return whether an output is a folder of files instead of one file."""
-    return target.endswith("/") or (not target.startswith("s3://") and Path(target).is_dir())
+    # Unlike Path.is_dir, this is False for a name that is too long.
+    return target.endswith("/") or (not target.startswith("s3://") and os.path.isdir(target))  # noqa: PTH112
 
 
 def _place(aws: Aws, stage: Stage, root: Path, found: list[Path]) -> Place:
