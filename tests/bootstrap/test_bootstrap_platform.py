@@ -436,6 +436,13 @@ def test_a_repo_for_whose_data_there_is_no_space_is_refused_until_the_list_is_wi
     assert not list(filter(is_work, other.part(Platform).look()))
 
 
+def test_the_plan_shows_what_a_shorter_list_takes_away(there: Land) -> None:
+    act(there, parameters={"DataLocations": f"{LAKE},{LAKE}/a/*,{ELSEWHERE}"})
+    given = {"DataLocations": f"{LAKE}/*"}
+    [item] = filter(is_work, there.part(Platform, parameters=given).look())
+    assert item.detail.endswith(f"DataLocations + {LAKE}/* - {LAKE} - {ELSEWHERE}")
+
+
 def test_a_list_that_includes_the_artifact_bucket_is_refused(empty: Land) -> None:
     with pytest.raises(MlopsError, match=r"arn:aws:s3:::sm-\* includes the artifact bucket"):
         empty.part(Platform, parameters={"DataLocations": "arn:aws:s3:::sm-*"}).look()

@@ -83,8 +83,12 @@ class Parameters:
                 continue
             shown = value or "empty"
             if declared["Type"] == "CommaDelimitedList":
-                added = [item for item in needs.items(value) if item not in needs.items(now)]
-                shown = " ".join(f"+ {item}" for item in added) or shown
+                new, old = needs.items(value), needs.items(now)
+                added = [f"+ {item}" for item in new if item not in old]
+                # What a wider item covers is not taken away.
+                kept = [item for item in old if any(needs.covers(wide, item) for wide in new)]
+                removed = [f"- {item}" for item in old if item not in (*new, *kept, needs.FREE)]
+                shown = " ".join([*added, *removed]) or shown
             lines.append(f"{name} {shown}")
         return lines
 
