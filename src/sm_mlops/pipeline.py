@@ -192,7 +192,7 @@ class Repo:
         """
         reads = list(reads)
         if self.settings.aws.kms_key:
-            # The cache does not look at it, and a cached output stays encrypted as it was.
+            # The cache ignores the key, and would reuse output that the former key encrypts.
             reads.append("aws.kms_key")
         self._read.update(reads)
         found = bundle.collect(

@@ -199,7 +199,7 @@ def deploy(
         now = describe(aws, name)
         if now is None or now.tags != had:
             _remove_change_set(aws, arn, name)
-            raise Overtaken(f"another operation has changed {name}: look at it, and try again")
+            raise Overtaken(f"another operation has changed {name}: look at it again")
     changes, since = _carry_out(aws, name, arn, console, change_set if execute else "")
     if since is None:
         return Outcome(changes, executed=False)

@@ -420,7 +420,7 @@ def test_a_repo_for_whose_data_there_is_no_space_is_refused_until_the_list_is_wi
     with pytest.raises(MlopsError, match=r"TrainBoundary.* would have 6,1[0-9]{2} char") as caught:
         there.part(Platform).look()
     assert there.writes == []
-    words = shlex.split(str(caught.value).partition("more widely: ")[2])
+    words = shlex.split(str(caught.value).partition("keys instead: ")[2])
     assert words[:4] == ["mlops", "--sandbox", "bootstrap", "--platform"]
     given = {"parameters": dict([words[4].split("=", 1)])}
     [item] = filter(is_work, there.part(Platform, **given).look())

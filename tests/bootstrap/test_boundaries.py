@@ -19,6 +19,10 @@ from sm_mlops.errors import MlopsError
 FOLDERS = ",".join(["arn:aws:s3:::lake", *(f"arn:aws:s3:::lake/team-{n}/*" for n in range(60))])
 BUCKETS = ",".join(f"arn:aws:s3:::acme-{n}-data,arn:aws:s3:::acme-{n}-data/*" for n in range(30))
 KEYS = ",".join(KEY.replace("1234abcd", f"{number:08}") for number in range(9))
+FULL = {
+    "DataLocations": ",".join(BUCKETS.split(",")[:30]),
+    "KeyArns": ",".join(KEYS.split(",")[:4]),
+}
 LISTS: list[dict[str, str]] = [
     {},
     {"DataLocations": LAKE, "KeyArns": KEY},
@@ -69,8 +73,9 @@ def test_wider_lists_allow_whatever_the_others_do() -> None:
         ({"DataLocations": FOLDERS}, ["DataLocations"]),
         ({"KeyArns": KEYS}, ["KeyArns"]),
         ({"DataLocations": FOLDERS, "KeyArns": KEYS}, ["DataLocations", "KeyArns"]),
+        (FULL, ["KeyArns"]),
     ],
-    ids=lambda value: " and ".join(value),
+    ids=["folders", "keys", "both", "as far as it goes"],
 )
 def test_too_long_a_list_is_refused_with_a_command_that_makes_space(
     lists: dict[str, str], named: list[str]
@@ -79,7 +84,7 @@ def test_too_long_a_list_is_refused_with_a_command_that_makes_space(
         boundaries().require_space(lists)
     [longest] = re.findall(r"would have ([0-9,]+) characters; IAM allows 6,144", str(caught.value))
     assert int(longest.replace(",", "")) == max(boundaries().lengths(lists).values()) > LIMIT
-    words = shlex.split(str(caught.value).partition("more widely: ")[2])
+    words = shlex.split(str(caught.value).partition("keys instead: ")[2])
     assert words[:2] == ["mlops", "bootstrap"]
     given = dict(word.split("=", 1) for word in words[3::2])
     assert list(given) == named

@@ -1,6 +1,6 @@
-"""How long the platform's permissions boundaries are: they name the data and keys of all repos.
+"""Measure the platform's permissions boundaries, which list the data and keys of all repos.
 
-CloudFormation finds out in the middle of an update that one is too long for IAM.
+IAM rejects one that is too long, and CloudFormation reports that only halfway through an update.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from sm_mlops import platform, templates
@@ -28,7 +29,7 @@ LISTS = (DATA, KEYS)
 
 @dataclass(frozen=True)
 class Boundaries:
-    """Those of the platform with this artifact bucket, as this tool's template has them."""
+    """The platform's boundaries, as this tool's template defines them for this artifact bucket."""
 
     aws: Aws
     bucket: str
@@ -54,18 +55,18 @@ class Boundaries:
             raise MlopsError(
                 f"{longest}, which names the data and keys of all repos, would have "
                 f"{lengths[longest]:,} characters; IAM allows {LIMIT:,}. "
-                f"Name them more widely: {self.remedy(parameters)}"
+                f"List whole buckets or all keys instead: {self.remedy(parameters)}"
             )
 
     def remedy(self, parameters: Mapping[str, str]) -> str:
         """Return the command that names whole buckets, all keys of an account, or both, as far as
         needed; an example if that is not enough."""
-        for names in ((DATA,), (KEYS,), LISTS):
+        for enough, names in product((ENOUGH, 1), ((DATA,), (KEYS,), LISTS)):
             wide = {name: needs.widened(parameters.get(name, "")) for name in names}
             used = self.used({**parameters, **wide})
-            if all(length <= ENOUGH * most for length, most in used.values()):
+            if all(length <= enough * most for length, most in used.values()):
                 return self._command(wide)
-        return self._command({DATA: f"{self._bucket_arn('acme-')}*,..."})
+        return self._command({DATA: f"{self._bucket_arn('acme-')}*,..."}) + " (an example)"
 
     def _command(self, parameters: Mapping[str, str]) -> str:
         # Quoted, because a shell may expand the stars.
@@ -115,8 +116,8 @@ def _policies() -> dict[str, Any]:
 
 
 def _evaluated(node: Any, facts: Mapping[str, Any]) -> Any:
-    """Return a part of a template with the values of CloudFormation's functions. A fork may refer
-    to what is unknown here: it counts with its name, and a condition as fulfilled."""
+    """Return a part of a template with the values of CloudFormation's functions. Of a fork, an
+    unknown reference counts as its name, and an unknown condition as true."""
     match node:
         case {"Fn::If": [condition, then, otherwise]}:
             return _evaluated(then if facts.get(condition, True) else otherwise, facts)

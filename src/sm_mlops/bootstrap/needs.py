@@ -11,7 +11,7 @@ from sm_mlops.aws import Aws, split_s3
 from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
 
-# A position of a list that nothing has.
+# Marks an unused position of a list.
 FREE = "none"
 
 
@@ -26,8 +26,7 @@ def joined(values: Iterable[str]) -> str:
 
 
 def merged(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
-    """Return the list with the items it lacks added at its end, without those that another one
-    covers."""
+    """Return the list with missing items added at its end, without those that a wildcard covers."""
     known = items(had)
     seen = {item.lower() for item in known} if ignore_case else set(known)
     new = (item for item in needed if (item.lower() if ignore_case else item) not in seen)
@@ -84,9 +83,9 @@ def data_locations(aws: Aws) -> tuple[str, ...]:
 
 
 def key_arns(aws: Aws) -> tuple[str, ...]:
-    """Return the ARNs of the keys that mlops.yaml, maybe by an alias, and the stages name.
+    """Return the ARNs of the keys in mlops.yaml, where an alias is resolved, and in the stages.
 
-    Those of a stage in another account belong to the KeyArns of its deploy.yml.
+    That of a stage in another account belongs to the KeyArns of its deploy.yml.
     """
     settings, found = aws.settings, []
     if key := settings.aws.kms_key:

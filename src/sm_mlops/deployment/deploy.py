@@ -383,7 +383,7 @@ def _boundary(there: Aws) -> dict[str, str]:
 def _artifact_key(aws: Aws, package: Version) -> dict[str, str]:
     """Return the key that encrypts model.tar.gz: the endpoint's role needs it.
 
-    That is the artifact's own: mlops.yaml may have named another when it was trained.
+    It is read from the artifact: when it was trained, mlops.yaml may have named another key.
     """
     key = aws.settings.aws.kms_key
     for uri in package.artifacts:

@@ -125,11 +125,11 @@ def boundaries(scene: Scene) -> Iterator[Finding]:
     assert scene.platform is not None
     parameters = scene.platform.parameters
     if is_newer(parameters):
-        yield ok("not counted: a newer tool made them")
+        yield ok("not checked: a newer tool made them")
         return
     found = Boundaries(scene.aws, scene.outputs["ArtifactBucket"])
     rows = found.used(parameters)
-    # The fullest, or the smallest of those that are as full.
+    # The fullest; among equally full ones, the smallest.
     name, (used, most) = max(rows.items(), key=lambda row: (row[1][0] / row[1][1], -row[1][1]))
     detail = f"data and keys of all repos: {used:,} of {most:,} characters used in {name}"
     yield warning(detail, found.remedy(parameters)) if used >= NEARLY * most else ok(detail)

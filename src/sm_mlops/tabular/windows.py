@@ -213,8 +213,8 @@ class Store:
 def read(s3: Any, bucket: str, key: str) -> bytes | None:
     """Return the content of an object, None if there is none.
 
-    Looked for in a list: of one that is missing, S3 may tell a role that lists only below a prefix
-    that access is denied.
+    It is listed first: for a missing object, S3 may answer AccessDenied to a role that may list
+    only below a prefix.
     """
     found = s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", ())
     if not any(item["Key"] == key for item in found):
