@@ -167,6 +167,19 @@ def test_platform_and_project_allow_the_keys_of_repo_and_stages_and_forget_none(
     act(alone)
     assert (shared(alone)["KeyArns"], parameters(alone)["KmsKeyArn"]) == (f"{allowed},{key}",) * 2
     assert work(alone) == []
+    # An account that comes later may have to return to an earlier version, and one that leaves
+    # reads none.
+    for account, left in (("333344445555", "222233334444"), (None, "333344445555")):
+        alone.repo.stage("qa", Account=account, Role=account and "d")
+        alone.again()
+        alone.part(Platform).act(print)
+        lines = {item.what: item.detail for item in work(alone) if item.what.startswith("key ")}
+        assert list(lines) == sorted([f"key {former}", f"key {key}"])
+        for detail in lines.values():
+            assert f"- account {left} may no longer read" in detail
+            assert account is None or f"+ account {account} may read" in detail
+        act(alone)
+        assert work(alone) == []
 
 
 def test_a_project_made_in_studio_is_accepted_as_it_is(alone: Land) -> None:

@@ -200,12 +200,23 @@ def test_a_serverless_endpoint_cannot_use_an_image_of_another_account(
 ) -> None:
     role = f"arn:aws:iam::{FAR}:role/OrganizationAccountAccessRole"
     stage = replace(here.stage("staging"), account=FAR, role=role)
-    there = access.enter(here.aws, stage)
+    ours, there = here.aws.account, access.enter(here.aws, stage)
     share(here, FAR, image=image)
-    with pytest.raises(MlopsError, match="cannot use the image repository team/forest"):
+    with pytest.raises(MlopsError, match=f"cannot use the image {image} of account {ours}"):
         access.require(here.aws, there, stage, image)
     access.require(here.aws, there, replace(stage, kind="real-time"), image)
     share(here, image=image)
+
+
+def test_nor_one_of_a_third_account_in_any_account(here: Place) -> None:
+    image = f"{FARTHER}.dkr.ecr.eu-west-1.amazonaws.com/team/forest:1.0"
+    aws = type(here.aws)(replace(here.aws.settings, image=image), sandbox=True)
+    stage = here.stage("staging")
+    with pytest.raises(MlopsError, match=f"cannot use the image {image} of account {FARTHER}"):
+        access.require(aws, aws, stage, image)
+    access.require(aws, aws, replace(stage, kind="real-time"), image)
+    # SageMaker's own are in accounts of AWS.
+    access.require(aws, aws, stage, image.replace("team/forest", "sagemaker-xgboost"))
 
 
 def test_a_foreign_account_without_a_role_is_refused(here: Place) -> None:

@@ -1,5 +1,5 @@
 """Stages in other accounts: assume a role there, and let exactly those accounts read the versions
-of this project, their artifacts, the key that encrypts these and the team's own images.
+of this project, their artifacts, the keys that encrypt these and the team's own images.
 
 Other statements of a policy are kept. The policy of the platform's bucket is changed by its stack.
 """
@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from rich.console import Console
 
-from sm_mlops import stacks
+from sm_mlops import projects, stacks
 from sm_mlops.aws import ABSENT, DENIED, Aws, error_code, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
@@ -101,6 +102,7 @@ def require(aws: Aws, there: Aws, stage: Stage, image: str) -> None:
     """Raise MlopsError if a stage in another account cannot read the version or pull its image, or
     its endpoint would write to the registry's bucket."""
     account, given = there.account, stage.parameters
+    _require_own_image(aws, account, stage, image)
     if account == aws.account:
         return
     captures = float(given.get("DataCapturePercent", 0)) > 0
@@ -110,16 +112,23 @@ def require(aws: Aws, there: Aws, stage: Stage, image: str) -> None:
             f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
             f"{account}: it cannot write to {aws.bucket}"
         )
-    if stage.kind == "serverless" and (repository := _repository(aws, image)):
-        # Source: https://github.com/aws/amazon-sagemaker-feedback/issues/181
-        raise MlopsError(
-            f"infra/{stage.name}.json: a serverless endpoint in account {account} cannot use the "
-            f"image repository {repository} of account {aws.account}: set "
-            "Parameters.EndpointKind to real-time"
-        )
     if lacking := missing(aws, account, image):
         raise MlopsError(
             f"account {account} cannot read {' or '.join(lacking)} yet: {aws.command} share"
+        )
+
+
+def _require_own_image(aws: Aws, account: str, stage: Stage, image: str) -> None:
+    """Raise MlopsError if a serverless endpoint would use an image of the team's that is in another
+    account. Source: https://github.com/aws/amazon-sagemaker-feedback/issues/181"""
+    owner = image.partition(".")[0]
+    if stage.kind != "serverless" or owner == account:
+        return
+    # An image that mlops.yaml does not name may be SageMaker's own.
+    if owner == aws.account or image == aws.settings.image:
+        raise MlopsError(
+            f"infra/{stage.name}.json: a serverless endpoint in account {account} cannot use the "
+            f"image {image} of account {owner}: set Parameters.EndpointKind to real-time"
         )
 
 
@@ -128,9 +137,9 @@ def _grants(aws: Aws, accounts: list[str], images: Iterable[str]) -> Iterator[Gr
     looks: list[Callable[..., Grant]] = [_group_grant, _bucket_grant]
     repositories = {_repository(aws, image) for image in images} - {""}
     looks += [partial(_image_grant, repository=name) for name in sorted(repositories)]
-    if key := aws.settings.aws.kms_key:
-        looks.append(partial(_key_grant, key=key))
-    for look in looks:
+    # Looked for last: whoever may not list the keys still sees the other policies.
+    keys: Iterable[Callable[..., Grant]] = (partial(_key_grant, key=key) for key in _keys(aws))
+    for look in chain(looks, keys):
         # The key may be another account's; a missing repository is reported by `mlops doctor`.
         with ignoring("NotFoundException", "RepositoryNotFoundException"):
             grant = look(aws, accounts=accounts)
@@ -246,10 +255,22 @@ def _image_grant(aws: Aws, repository: str, accounts: list[str]) -> Grant:
     )
 
 
+def _keys(aws: Aws) -> Iterator[str]:
+    """Yield the ARNs of the keys that may encrypt versions: of earlier ones, by former keys."""
+    found = projects.find(aws)
+    named = found.stack.parameters.get("KmsKeyArn", "") if found and found.stack else ""
+    arns = set()
+    for key in {aws.settings.aws.kms_key or "", *named.split(",")} - {""}:
+        with ignoring("NotFoundException"):
+            about = aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]
+            if not about["KeyState"].startswith("Pending"):
+                arns.add(str(about["Arn"]))
+    yield from sorted(arns)
+
+
 def _key_grant(aws: Aws, key: str, accounts: list[str]) -> Grant:
     kms = aws.client("kms")
-    identifier = kms.describe_key(KeyId=key)["KeyMetadata"]["KeyId"]
-    policy = json.loads(kms.get_key_policy(KeyId=identifier, PolicyName="default")["Policy"])
+    policy = json.loads(kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"])
     hosts = [f"s3.{aws.settings.project.region}.amazonaws.com"]
     statement = _allow(aws, _project_sid(aws), accounts, ["kms:Decrypt", "kms:DescribeKey"], "*")
     statement["Condition"] = {"StringEquals": {"kms:ViaService": hosts}}
@@ -258,7 +279,7 @@ def _key_grant(aws: Aws, key: str, accounts: list[str]) -> Grant:
         policy,
         [statement],
         # A key always has statements.
-        lambda text: kms.put_key_policy(KeyId=identifier, PolicyName="default", Policy=text),
+        lambda text: kms.put_key_policy(KeyId=key, PolicyName="default", Policy=text),
     )
 
 
