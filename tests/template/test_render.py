@@ -1,8 +1,11 @@
 """What a rendered repo looks like: complete, clean, and the same each time."""
 
+import ast
+import importlib.util
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from generated import RENDERED, TREE, questions, tree
 from rendering import ROOT, Bake, Rendered, baked, mypy_cache
 from sm_mlops.cli.main import app
 from workflow_judges import assert_mlops_takes
+from workflow_stories import replace
 
 CHOICES = [
     (name, choice)
@@ -139,6 +143,42 @@ def test_the_rendered_repo_is_clean_for_its_own_formatter_and_linter(combination
     for command in (("format", "--check"), ("check",)):
         done = combination.run("python", "-m", "ruff", *command, "--no-cache", ".")
         assert done.code == 0, done.out + done.err
+
+
+@pytest.mark.slow
+def test_a_team_may_have_shorter_lines(default: Rendered, tmp_path: Path) -> None:
+    repo = Rendered(shutil.copytree(default.path, tmp_path / "repo"))
+    replace(repo, "pyproject.toml", "line-length = 100", "line-length = 79")
+    for command in (("check", "--fix"), ("format",), ("check",)):
+        done = repo.run("python", "-m", "ruff", *command, "--no-cache", ".")
+        assert done.code == 0, done.out + done.err
+
+
+def test_the_tool_defines_what_the_rendered_repo_imports(default: Rendered) -> None:
+    """A strict type checker admits nothing else."""
+    found = {
+        (node.module, alias.name)
+        for name, content in default.files().items()
+        if name.endswith(".py")
+        for node in ast.walk(ast.parse(content))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("sm_mlops.")
+        for alias in node.names
+    }
+    assert ("sm_mlops.tabular.rows", "Frame") in found
+    assert not {(module, name) for module, name in found if name in only_imported(str(module))}
+
+
+def only_imported(module: str) -> set[str]:
+    """Return the names that a module imports and, without an `as` that repeats them, keeps."""
+    found = importlib.util.find_spec(module)
+    assert found and found.origin
+    return {
+        alias.asname or alias.name
+        for node in ast.walk(ast.parse(Path(found.origin).read_bytes()))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+        if alias.asname != alias.name
+    }
 
 
 @pytest.mark.slow

@@ -26,7 +26,10 @@ from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.schema import Column, Schema
 
 if TYPE_CHECKING:
-    from pandas import DataFrame as Frame
+    from pandas import DataFrame
+
+    # A name of its own: strict type checkers let nobody import what is only imported here.
+    Frame = DataFrame
 else:
     Frame = Any
 
