@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sm_mlops.tabular import booster as boosters
 from sm_mlops.tabular.encoder import Encoding
@@ -120,7 +121,7 @@ def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Model:
     return Model(model, encoding, offset, scale, notes(model, encoding, chosen | own, progress))
 
 
-def predict(model: Model, rows: Rows) -> Any:
+def predict(model: Model, rows: Rows) -> npt.NDArray[Any]:
     """Return (rows,) quantities or (rows, classes) probabilities."""
     encoded = model.encoding.encode(rows)
     model.booster.set_param({"nthread": 1 if len(encoded) <= SMALL else 0})
