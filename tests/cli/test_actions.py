@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from typer.testing import CliRunner
 
 from repos import Repo, mlops
@@ -148,6 +148,23 @@ def test_credentials_that_expire_while_following_leave_the_command_that_follows(
     with pytest.raises(ClientError):
         training.follow_to_the_end(account, "arn:aws:sagemaker:::pipeline/churn/execution/x1")
     assert "follow it   mlops follow x1\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sandbox", [False, True])
+def test_an_execution_continues_without_the_network_but_not_without_the_sandbox(
+    account: Aws,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sandbox: bool,
+) -> None:
+    def follow(*_: object, **__: object) -> None:
+        raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+
+    monkeypatch.setattr(executions, "follow", follow)
+    aws = Aws(account.settings, sandbox=sandbox)
+    with pytest.raises(EndpointConnectionError):
+        training.follow_to_the_end(aws, "arn:aws:sagemaker:::pipeline/churn/execution/x1")
+    assert ("The execution continues." in capsys.readouterr().out) is not sandbox
 
 
 def interrupted_run(

@@ -181,9 +181,13 @@ def follow_to_the_end(
         execution = executions.follow(aws, arn, out, until=until)
     except KeyboardInterrupt as interruption:
         raise _interrupted(aws, arn, interruption) from None
-    except Exception:
-        # Such as credentials that have expired.
-        _say_how_to_follow(aws, identifier)
+    except Exception as error:
+        from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
+
+        # Such as credentials that have expired. A sandbox's executions end with it.
+        gone = isinstance(error, ConnectionClosedError | EndpointConnectionError)
+        if not (gone and aws.sandbox):
+            _say_how_to_follow(aws, identifier)
         raise
     ended = execution.status in executions.FINAL
     actions.output("status", execution.status if ended else "Executing")
