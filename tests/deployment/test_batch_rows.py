@@ -115,7 +115,7 @@ def test_parts_are_bounded_and_the_same_each_time(
     ("name", "content", "words"),
     [
         ("rows.xlsx", b"x", "rows are read from .csv, .jsonl and .parquet files"),
-        ("rows.csv", b"a,b\n1,2\n1,2,3\n", "Expected 2 columns, got 3"),
+        ("rows.csv", b"a,b\n1,2\n1,2,3\n", "line 3: 3 fields, but the header has 2"),
         ("rows.csv", b"a,a\n1,2\n", "'a' occurs twice"),
         ("rows.csv", b"a,prediction\n1,2\n", "the output has a column 'prediction', too"),
         ("rows.jsonl", b'{"a":1}\n\n{"a":', "line 3: not JSON"),
@@ -140,7 +140,7 @@ def test_a_part_is_there_before_the_rest_of_the_file_is_read(
     (tmp_path / "rows.csv").write_text("a,b\n" + "1,2\n" * 5000 + "1,2,3\n")
     found = batch_rows.parts([tmp_path / "rows.csv"])
     assert next(found).rows.num_rows == 10
-    with pytest.raises(MlopsError, match="Expected 2 columns, got 3"):
+    with pytest.raises(MlopsError, match="line 5002: 3 fields, but the header has 2"):
         list(found)
 
 

@@ -126,8 +126,11 @@ def _from_csv(file: Path) -> Iterator[pa.Table]:
         null_values=[],
         strings_can_be_null=False,
     )
-    for batch in tables.open_csv(file, form, BYTES, texts):
-        yield pa.Table.from_batches([batch])
+    try:
+        for batch in tables.open_csv(file, form, BYTES, texts):
+            yield pa.Table.from_batches([batch])
+    except pa.ArrowInvalid as error:
+        raise tables.malformed(file, form, error) from error
 
 
 def _from_parquet(file: Path) -> Iterator[pa.Table]:

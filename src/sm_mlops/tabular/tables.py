@@ -379,13 +379,17 @@ def _stream(
             elif "Empty CSV" in text:
                 return pa.table({name: pa.array([], types.get(name, STRINGS)) for name in wanted})
             else:
-                count = len(form.header)
-                for line, row in records(file, form):
-                    if len(row) != count:
-                        fields = f"{len(row)} field{'s' * (len(row) != 1)}"
-                        text = f"{file}, line {line}: {fields}, but the header has {count}"
-                        raise DataError(text) from error
-                raise DataError(f"{file}: {text}") from error
+                raise malformed(file, form, error) from error
+
+
+def malformed(file: Path, form: Dialect, error: pa.ArrowInvalid) -> DataError:
+    """Return why a file cannot be read, and the line of the first ragged row."""
+    count = len(form.header)
+    for line, row in records(file, form):
+        if len(row) != count:
+            fields = f"{len(row)} field{'s' * (len(row) != 1)}"
+            return DataError(f"{file}, line {line}: {fields}, but the header has {count}")
+    return DataError(f"{file}: {error}")
 
 
 _WIDER: list[list[pa.DataType]] = [
