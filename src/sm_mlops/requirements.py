@@ -1,4 +1,4 @@
-"""`model/requirements.txt`: checked against the image, and where jobs reach no index, packed.
+"""`model/requirements.txt`: checked against the image, and packed unless jobs reach an index.
 
 SageMaker's images install it with pip before training and serving; `tabular.install` does so in
 processing jobs. Must not know which script needs a package.
@@ -10,7 +10,9 @@ import hashlib
 import re
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
+from email.parser import BytesParser
 from pathlib import Path
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
@@ -145,12 +147,46 @@ def _packed(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         (part / CONSTRAINTS).write_text(constraints, encoding="utf-8")
-        _download(root, part, wanted, [str(python), "-m", "pip", "download", *options])
+        command = [str(python), "-m", "pip", "download", *options]
+        _download(root, part, wanted, command)
+        while not here and (more := _left_out(part, wanted, image)):
+            wanted = [*wanted, *more]
+            _download(root, part, wanted, command)
         for wheel in part.glob("*.whl"):
             if canonicalize_name(wheel.name.partition("-")[0]) in image.pins:
                 wheel.unlink()
         part.rename(folder)
     return _wheels(folder)
+
+
+def _left_out(folder: Path, wanted: list[str], image: images.Image) -> list[str]:
+    """Return the requirements that nothing in the folder or the image meets: pip heeds markers as
+    they are on this machine. Source: https://github.com/pypa/pip/issues/11664"""
+    wheels = list(folder.glob("*.whl"))
+    there = {canonicalize_name(wheel.name.partition("-")[0]) for wheel in wheels} | set(image.pins)
+    found = []
+    for text in (*wanted, *(line for wheel in wheels for line in _requires(wheel))):
+        needed = Requirement(text)
+        applies = needed.marker is None or needed.marker.evaluate({**_MARKERS, "extra": ""})
+        needed.marker = None
+        if applies and canonicalize_name(needed.name) not in there and str(needed) not in wanted:
+            found.append(str(needed))
+    return found
+
+
+def _requires(wheel: Path) -> list[str]:
+    """Return what a wheel requires, by its metadata."""
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        metadata = BytesParser().parsebytes(archive.read(name), headersonly=True)
+    return metadata.get_all("Requires-Dist", [])
+
+
+def is_needed(root: Path) -> bool:
+    """Return whether the team requires any package."""
+    file = root / FILE
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    return any(re.sub("#.*", "", line).strip() for line in text.splitlines())
 
 
 def _wheels(folder: Path) -> dict[str, bytes]:

@@ -112,7 +112,7 @@ class Aws:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     network_isolation: bool = False
-    package_index: bool = True
+    package_index: bool = False
     encrypt_between_containers: bool = False
 
 

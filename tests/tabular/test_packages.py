@@ -108,7 +108,7 @@ def make_sources(folder: Path, image: str) -> Mapping[str, Bundle]:
     for name, text in files.items():
         (repo.root / "model" / name).parent.mkdir(parents=True, exist_ok=True)
         (repo.root / "model" / name).write_text(text)
-    settings = repo.configure(image=image, aws={"package_index": False}, hyperparameters=None)
+    settings = repo.configure(image=image, hyperparameters=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(folder / "index"))

@@ -167,13 +167,13 @@ def test_a_requirement_of_a_requirement_may_not_change_the_image(
 @pytest.mark.parametrize(
     ("account", "aws", "packed"),
     [
-        (ACCOUNT, {}, False),
-        (ACCOUNT, {"network_isolation": True}, True),
-        (ACCOUNT, {"package_index": False}, True),
-        (SANDBOX_ACCOUNT, {}, True),
+        (ACCOUNT, {}, True),
+        (ACCOUNT, {"package_index": True}, False),
+        (ACCOUNT, {"package_index": True, "network_isolation": True}, True),
+        (SANDBOX_ACCOUNT, {"package_index": True}, True),
     ],
 )
-def test_every_job_installs_and_wheels_travel_where_no_index_is_reached(
+def test_every_job_installs_and_wheels_travel_unless_an_index_is_reached(
     repo: Repo, index: Path, account: str, aws: dict[str, object], packed: bool
 ) -> None:
     write(repo.root, "forest\n")
@@ -187,9 +187,25 @@ def test_every_job_installs_and_wheels_travel_where_no_index_is_reached(
 
 
 @pytest.mark.slow
+def test_what_only_another_system_requires_is_packed_too(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from macOS for the image."""
+    monkeypatch.setitem(requirements._MARKERS, "sys_platform", "other")
+    make_wheel(index, "meadow", "1", requires='brook; sys_platform == "other"')
+    make_wheel(index, "brook", "2", requires='swamp; sys_platform == "third"')
+    make_wheel(index, "swamp", "1")
+    write(tmp_path, 'meadow\nforest; sys_platform == "other"\n')
+    found = {name for name in requirements.files(tmp_path, IMAGE, pack=True) if "/" in name}
+    assert found == {
+        f"wheels/{name}-py3-none-any.whl" for name in ("meadow-1", "brook-2", "forest-1.2")
+    }
+
+
+@pytest.mark.slow
 def test_another_requirement_is_other_code(repo: Repo) -> None:
     def codes() -> set[str]:
-        objects = compile_pipeline(repo.settings(), ACCOUNT).objects
+        objects = compile_pipeline(repo.configure(aws={"package_index": True}), ACCOUNT).objects
         return {key.split("/")[2] for key in objects}
 
     before = codes()
@@ -270,7 +286,7 @@ def test_every_job_and_the_version_have_the_chosen_image(
 def test_an_image_without_xgboost_refuses_the_library_s_training_until_it_is_required(
     repo: Repo, index: Path
 ) -> None:
-    settings = repo.configure(image="sklearn-1.9-0")
+    settings = repo.configure(image="sklearn-1.9-0", aws={"package_index": True})
     with pytest.raises(MlopsError, match=r"^mlops\.yaml: image sklearn-1\.9-0 has no xgboost: "):
         compile_pipeline(settings, ACCOUNT)
     write(repo.root, "xgboost\n")
@@ -288,7 +304,8 @@ def test_what_the_report_needs_is_required_where_the_image_lacks_it(repo: Repo) 
         image: [
             content.decode().splitlines()[-1]
             for key, content in compile_pipeline(
-                repo.configure(image=image, hyperparameters=None), ACCOUNT
+                repo.configure(image=image, hyperparameters=None, aws={"package_index": True}),
+                ACCOUNT,
             ).objects.items()
             if key.endswith("/requirements.txt")
         ]

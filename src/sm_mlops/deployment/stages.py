@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sm_mlops import tags, templates
+from sm_mlops import requirements, tags, templates
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.schedules import not_a_schedule
 from sm_mlops.settings import Settings, has_local_storage
@@ -136,6 +136,15 @@ def load(settings: Settings, name: str) -> Stage:
                 f"{place}: Parameters.MaxInstanceCount is {most}, less than InstanceCount {least}; "
                 "remove it for an endpoint that keeps its size"
             )
+    isolated = parameters.get(
+        "NetworkIsolation", declared.get("NetworkIsolation", {}).get("Default")
+    )
+    downloads = settings.aws.package_index and requirements.is_needed(settings.root)
+    if kind != "serverless" and isolated == "true" and downloads:
+        raise MlopsError(
+            f"{place}: without a network its endpoint cannot download {requirements.FILE}: set "
+            "aws.package_index to false in mlops.yaml, or Parameters.NetworkIsolation to false here"
+        )
     cost = content.get("Cost") or {}
     return Stage(
         name=name,
