@@ -193,14 +193,14 @@ def deploy(
         request |= {"ChangeSetType": "IMPORT", "ResourcesToImport": list(imports)}
     formation = aws.client(FORMATION)
     with _alone(name):
-        arn = formation.create_change_set(**request)["Id"]
+        formation.create_change_set(**request)
     # From here on, CloudFormation discards the change set if anything else changes the stack.
     if had is not None and request["ChangeSetType"] == "UPDATE":
         now = describe(aws, name)
         if now is None or now.tags != had:
-            _remove_change_set(aws, arn, name)
+            _remove_change_set(aws, name, change_set)
             raise Overtaken(f"another operation has changed {name}: look at it again")
-    changes, since = _carry_out(aws, name, arn, console, change_set if execute else "")
+    changes, since = _carry_out(aws, name, change_set, console, execute)
     if since is None:
         return Outcome(changes, executed=False)
     began = describe(aws, name)
@@ -213,21 +213,21 @@ def deploy(
 
 
 def _carry_out(
-    aws: Aws, name: str, arn: str, console: Console, token: str
+    aws: Aws, name: str, change_set: str, console: Console, execute: bool
 ) -> tuple[tuple[Change, ...], str | None]:
-    """Show what a change set changes and, with a token, execute it; delete it otherwise. Return the
+    """Show what a change set changes, and execute it if that is wanted, or delete it. Return the
     changes, and the newest event before, None if it was not executed."""
     executed = False
     try:
         with _alone(name):
-            changes = _changes(aws, arn)
-        if changes is None or not token:
+            changes = _changes(aws, name, change_set)
+        if changes is None or not execute:
             return changes or (), None
         console.print(change_table(changes))
         since = newest_event(aws, name)
-        execute = aws.client(FORMATION).execute_change_set
+        start = aws.client(FORMATION).execute_change_set
         with _alone(name):
-            answered(execute, ChangeSetName=arn, ClientRequestToken=token)
+            answered(start, **_named(name, change_set), ClientRequestToken=change_set)
         executed = True
         return changes, since
     except KeyboardInterrupt as interruption:
@@ -237,7 +237,13 @@ def _carry_out(
     finally:
         # Refused, interrupted, or a dry run.
         if not executed:
-            _remove_change_set(aws, arn, name)
+            _remove_change_set(aws, name, change_set)
+
+
+def _named(name: str, change_set: str) -> dict[str, str]:
+    """Return what names a change set: IAM compares its ARN, if it is named by that, with policies,
+    and otherwise that of its stack, which the policies of roles list."""
+    return {"StackName": name, "ChangeSetName": change_set}
 
 
 def _template(given: str | None) -> dict[str, Any]:
@@ -262,7 +268,8 @@ def _alone(name: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        busy = error_code(error) == "ValidationError" and "_IN_PROGRESS" in str(error)
+        said = ("_IN_PROGRESS", "does not exist")
+        busy = error_code(error) == "ValidationError" and any(word in str(error) for word in said)
         if not busy and error_code(error) not in _CHANGE_SET_GONE:
             raise
         raise Overtaken(
@@ -361,18 +368,19 @@ def _message(reason: str) -> str:
     return re.sub(r" \(Service: \w+, Status Code: \d+, Request ID: [\w-]+.*\)$", "", text)
 
 
-def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
+def _changes(aws: Aws, name: str, change_set: str) -> tuple[Change, ...] | None:
     """Wait for the change set; return its changes, None if there are none."""
+    named = _named(name, change_set)
     describe_change_set = aws.client(FORMATION).describe_change_set
     began = time.monotonic()
-    while (answer := describe_change_set(ChangeSetName=arn))["Status"] in _PREPARING:
+    while (answer := describe_change_set(**named))["Status"] in _PREPARING:
         time.sleep(pause(began))
     if answer["Status"] != "CREATE_COMPLETE":
         reason = one_line(answer.get("StatusReason", ""))
         if any(text in reason for text in _NO_CHANGES):
             return None
         raise MlopsError(f"CloudFormation refuses the change set: {reason}")
-    found = aws.pages("describe_change_set", "Changes", FORMATION, ChangeSetName=arn)
+    found = aws.pages("describe_change_set", "Changes", FORMATION, **named)
     return tuple(_change(item["ResourceChange"]) for item in found)
 
 
@@ -388,12 +396,12 @@ def _change(item: dict[str, Any]) -> Change:
     return Change(action, resource, kind, tuple(dict.fromkeys(filter(None, because))))
 
 
-def _remove_change_set(aws: Aws, arn: str, name: str) -> None:
+def _remove_change_set(aws: Aws, name: str, change_set: str) -> None:
     """Delete the change set, and the empty stack that a first change set creates."""
     formation = aws.client(FORMATION)
-    # Executing another change set deletes this one.
-    with ignoring(*_CHANGE_SET_GONE):
-        formation.delete_change_set(ChangeSetName=arn)
+    # Executing another change set deletes this one, and so does deleting the stack.
+    with ignoring(*_CHANGE_SET_GONE, "ValidationError"):
+        formation.delete_change_set(**_named(name, change_set))
     stack = describe(aws, name)
     if stack is None or stack.status != "REVIEW_IN_PROGRESS":
         return

@@ -404,7 +404,9 @@ def test_what_several_repos_need_is_combined(there: Land) -> None:
     other.again()
     act(other)
     now = parameters(there)
-    assert now["DataLocations"].endswith("lake/churn/*,arn:aws:s3:::lake/eu/all.csv")
+    assert now["DataLocations"].endswith(
+        "lake/churn/*,arn:aws:s3:::lake/eu/all.csv,arn:aws:s3:::lake/eu/all.csv/*"
+    )
     assert now["DeploymentAccounts"] == "222233334444"
     assert not list(filter(is_work, there.part(Platform).look()))
 

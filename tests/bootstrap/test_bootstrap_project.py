@@ -705,7 +705,7 @@ def test_while_a_training_runs_nothing_is_deleted(
     pipelines(there)
     monkeypatch.setattr(destroy, "executing", lambda aws: ["arn:of:an:execution"])
     for again in (there.part(Project).look_back, lambda: there.part(Project).undo(print)):
-        with pytest.raises(MlopsError, match=r"a training is running; .*destroy --all"):
+        with pytest.raises(MlopsError, match=r"a training or check is running; .*destroy --all"):
             again()
     assert there.aws.sagemaker.list_pipelines()["PipelineSummaries"]
 

@@ -193,6 +193,13 @@ def test_a_comment_longer_than_aws_keeps_is_refused(repo: Repo, words: tuple[str
     assert "1025 characters" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_reason_that_a_job_would_take_for_an_option_is_refused(repo: Repo) -> None:
+    done = mlops(repo.root, "run", "--reason=-rollback")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--reason begins with a hyphen" in done.stderr
+
+
 def test_a_refusal_by_aws_keeps_its_code_and_words() -> None:
     answer = {"Error": {"Code": "AccessDeniedException", "Message": "not\nallowed"}}
     error = exceptions.ClientError(answer, "StartPipelineExecution")  # type: ignore[arg-type]

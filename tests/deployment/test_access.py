@@ -219,6 +219,14 @@ def test_nor_one_of_a_third_account_in_any_account(here: Place) -> None:
     access.require(aws, aws, stage, image.replace("team/forest", "sagemaker-xgboost"))
 
 
+def test_another_bucket_in_the_own_account_is_refused(here: Place) -> None:
+    stage = here.stage("staging")
+    for bucket in ("", here.aws.bucket):
+        access.require(here.aws, here.aws, replace(stage, parameters={"OutputBucket": bucket}), "")
+    with pytest.raises(MlopsError, match=r"infra/staging\.json: Parameters\.OutputBucket is for"):
+        access.require(here.aws, here.aws, replace(stage, parameters={"OutputBucket": "ours"}), "")
+
+
 def test_a_foreign_account_without_a_role_is_refused(here: Place) -> None:
     here.repo.stage("staging", Account=FAR, Role=None)
     stage = stages.load(here.aws.settings, "staging")

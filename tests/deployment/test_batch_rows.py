@@ -223,6 +223,18 @@ def test_the_line_of_a_bad_row_says_where_it_is() -> None:
     }
 
 
+def test_a_bad_row_may_hold_what_json_does_not_have() -> None:
+    rows = pa.table(
+        {
+            "b": pa.array([b"caf\xe9"]),
+            "d": pa.array([datetime.timedelta(seconds=90)], pa.duration("s")),
+            "n": pa.array([[datetime.date(2026, 1, 1)]]),
+        }
+    )
+    line = batch_rows.error_line(Part(Path("rows.parquet"), 1, rows), 0, BAD)
+    assert json.loads(line)["values"] == {"b": "caf\ufffd", "d": "0:01:30", "n": ["2026-01-01"]}
+
+
 @pytest.mark.parametrize("name", ["o.csv", "o.parquet"])
 def test_columns_in_another_order_or_missing_keep_their_values(tmp_path: Path, name: str) -> None:
     writer = Writer(tmp_path / name)

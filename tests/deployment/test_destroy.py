@@ -3,9 +3,11 @@ mlops.yaml deleting does without."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from bootstrap_case import NAME, Land, land
@@ -45,6 +47,31 @@ def test_a_registry_without_a_project_is_deleted_with_its_group(
         here.aws.sagemaker.create_model_package(ModelPackageGroupName=NAME)
         assert destroy.delete_registry(here.aws) == []
         assert groups(here) == []
+
+
+def test_executions_of_both_pipelines_have_ended_before_these_are_deleted(
+    account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SageMaker refuses to delete a pipeline with a running execution."""
+    states = {"churn": ["Executing", "Stopping", "Stopped"], "churn-monitor": ["Executing"] * 2}
+
+    def summaries(aws: Aws, pipeline: str) -> list[dict[str, str]]:
+        status = states[pipeline].pop(0) if states[pipeline] else "Succeeded"
+        return [{"PipelineExecutionArn": pipeline, "PipelineExecutionStatus": status}]
+
+    stopped: list[str] = []
+    stop = "stop_pipeline_execution"
+    monkeypatch.setattr(
+        account.sagemaker, stop, lambda PipelineExecutionArn: stopped.append(PipelineExecutionArn)
+    )
+    monkeypatch.setattr(destroy.executions, "summaries", summaries)
+    monkeypatch.setattr(destroy.time, "sleep", lambda seconds: None)
+    running = destroy.executing(account)
+    said = Console(file=io.StringIO())
+    destroy.stop(account, running, said, wait=True)
+    assert stopped == running == ["churn", "churn-monitor"]
+    assert destroy.executing(account) == []
+    assert "Waiting until running executions" in said.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,23 @@ NOT_READY = {"Error": {"Code": "ModelNotReadyException", "Message": "being provi
 
 def test_a_serverless_endpoint_that_still_starts_is_waited_for(ask: Any) -> None:
     assert ask(NOT_READY, NOT_READY).body == b"1"
+
+
+@pytest.mark.parametrize("output", ["output/version-3/", "output/"])
+def test_requests_of_an_asynchronous_endpoint_are_where_monitoring_reads_them(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    start = "s3://b/churn/async/staging/"
+    config = {"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": f"{start}{output}"}}}
+    answer = {"OutputLocation": f"{start}{output}x.out"}
+    put: list[str] = []
+    sagemaker = SimpleNamespace(describe_endpoint_config=lambda **_: config)
+    s3 = SimpleNamespace(put_object=lambda Key, **_: put.append(Key))
+    runtime = SimpleNamespace(invoke_endpoint_async=lambda **_: answer)
+    aws: Any = SimpleNamespace(sagemaker=sagemaker, s3=s3, runtime=runtime)
+    monkeypatch.setattr(predict.objects, "find", lambda aws, uri: b"1")
+    assert predict._asynchronously(aws, ENDPOINT, "x", b"a", "text/csv", "a") == (b"1", "a")
+    assert put == ["churn/async/staging/input/x"]
 
 
 def test_an_endpoint_that_never_becomes_ready_is_reported(

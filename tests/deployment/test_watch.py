@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,14 +51,20 @@ def none(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(work, "exists", lambda *_, **__: False)
 
 
-def required(repo: Repo, name: str = "production", account: str = ACCOUNT) -> str:
+def required(
+    repo: Repo, name: str = "production", account: str = ACCOUNT, keys: Sequence[str] = ()
+) -> str:
     """Check a stage that is in this account, as `mlops deploy` does before it changes anything;
-    return what is said."""
+    return what is said. `keys` are in its bucket."""
     settings, said = repo.settings(), Console(file=io.StringIO(), width=300)
     aws: Any = SimpleNamespace(settings=settings, account=ACCOUNT, bucket=BUCKET, command="mlops")
     aws.sagemaker = SimpleNamespace(describe_pipeline=None)
     aws.now = lambda: datetime(2028, 2, 1, tzinfo=UTC)
-    there: Any = SimpleNamespace(account=account)
+
+    def listed(Prefix: str, **_: object) -> dict[str, Any]:
+        return {"Contents": [{"Key": key} for key in keys if key.startswith(Prefix)][:2]}
+
+    there: Any = SimpleNamespace(account=account, s3=SimpleNamespace(list_objects_v2=listed))
     work.require(aws, there, stages.load(settings, name), said)
     return said.file.getvalue()  # type: ignore[attr-defined]
 
@@ -123,6 +129,21 @@ def test_a_batch_that_could_not_run_is_refused(repo: Repo, edit: Any, said: str)
     with pytest.raises(MlopsError, match=rf"infra/production\.json: {said}") as refused:
         required(repo)
     assert "\n" not in str(refused.value)
+
+
+def test_a_batch_reads_a_folder_or_one_object_and_nothing_whose_name_begins_alike(
+    repo: Repo,
+) -> None:
+    rows = ROWS.rstrip("/")
+    key = rows.partition(f"{BUCKET}/")[2]
+    repo.stage("production", Parameters={}, Batch=NIGHTLY | {"Input": rows})
+    for keys in ([], [key], [f"{key.rpartition('/')[0]}/other"]):
+        required(repo, keys=keys)
+    for keys in ([f"{key}/a.jsonl"], [key, f"{key}-rejected/b.jsonl"]):
+        with pytest.raises(MlopsError, match=rf"production\.json: .* would read {keys[-1]}, too"):
+            required(repo, keys=keys)
+    repo.stage("production", Parameters={}, Batch=NIGHTLY)
+    required(repo, keys=[f"{key}/a.jsonl", f"{key}-rejected/b.jsonl"])
 
 
 def test_a_schedule_whose_last_day_has_passed_is_not_created(

@@ -81,6 +81,14 @@ def test_it_may_what_a_deployment_takes(stage: str) -> None:
     assert not deploys().may("sagemaker:CreateModel", version.replace("churn", "churn-eu"))
 
 
+def test_it_sees_whether_an_asynchronous_endpoint_has_answered() -> None:
+    bucket = f"arn:aws:s3:::{OUTPUT}"
+    key = "churn/async/staging/output/version-1/x.out"
+    assert deploys().may("s3:GetObject", f"{bucket}/{key}")
+    assert deploys().may("s3:ListBucket", bucket, {"s3:prefix": key})
+    assert not deploys().may("s3:ListBucket", bucket, {"s3:prefix": "churn/batch/"})
+
+
 def test_it_encrypts_requests_with_the_keys_of_its_stages_and_no_others() -> None:
     for action in ("kms:GenerateDataKey", "kms:Decrypt"):
         assert deploys().may(action, KEY)

@@ -88,17 +88,20 @@ class Formation:
         if request["ChangeSetType"] == "CREATE" and self.status in (None, "DELETE_COMPLETE"):
             self._tell(NAME, "REVIEW_IN_PROGRESS", "")
         self._change_sets.append(request["ChangeSetName"])
-        return {"Id": request["ChangeSetName"]}
+        return {"Id": f"arn:aws:cloudformation:eu-west-1:1:changeSet/{request['ChangeSetName']}/1"}
 
-    def describe_change_set(self, ChangeSetName: str) -> dict[str, Any]:
+    # All by the names of stack and change set, because IAM knows a change set's ARN as its own.
+    def describe_change_set(self, StackName: str, ChangeSetName: str) -> dict[str, Any]:
         return self.change_set
 
-    def execute_change_set(self, ChangeSetName: str, ClientRequestToken: str) -> None:
+    def execute_change_set(
+        self, StackName: str, ChangeSetName: str, ClientRequestToken: str
+    ) -> None:
         self.calls.append(("execute_change_set", {"ClientRequestToken": ClientRequestToken}))
         self._change_sets.clear()
         self.begin()
 
-    def delete_change_set(self, ChangeSetName: str) -> None:
+    def delete_change_set(self, StackName: str, ChangeSetName: str) -> None:
         self._change_sets.remove(ChangeSetName)
 
     def list_change_sets(self, StackName: str) -> dict[str, Any]:

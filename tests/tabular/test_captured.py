@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from monitor_case import NAMES, SCHEMA, line, objects, people, predictions, probability
-from sm_mlops.tabular import captured, rows
+from sm_mlops.tabular import baseline, captured, rows
 from sm_mlops.tabular.captured import Body
 from sm_mlops.tabular.schema import Column, Schema
 
@@ -169,6 +169,17 @@ def test_requests_with_headers_of_their_own_are_few_tables(end: str) -> None:
     dropped = [n for n in range(60) if "plan" not in (NAMES * 2)[n % 5 :][: 5 - n % 3]]
     assert (len(plan), plan.count(None)) == (60, len(dropped))
     assert set(plan) - {None} == {EXPECTED["plan"][0].as_py()}
+
+
+def test_a_header_of_mostly_dropped_columns_is_one() -> None:
+    """As the endpoint sees it."""
+    others = [f"note {number}" for number in range(9)]
+    schema = baseline.reading(replace(SCHEMA, dropped=others))
+    body = "\n".join(f"{row},{'x,' * 8}x" for row in CSV.split("\n"))
+    text = f"{HEADER},{','.join(others)}\n{body}\n"
+    batch = captured.read([answered(text, "text/csv").encode()], schema)
+    assert (batch.requests, batch.refused) == (1, 0)
+    assert [table.num_rows for table in batch.tables] == [3]
 
 
 def test_inputs_and_outputs_of_asynchronous_requests_are_read_by_their_form() -> None:

@@ -43,6 +43,14 @@ def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
+def test_a_target_far_from_zero_with_a_spread_of_one_is_predicted(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    table = {"x": [n % 7.0 for n in range(200)], "y": [99_999.0, 100_001.0] * 100}
+    case.prepare(case.write(table), "y", task="regression")
+    found = boosting.predict(case.train(num_boost_round=2).model, case.rows("validation"))
+    assert np.abs(found - 100_000).max() <= 1
+
+
 def test_hyperparameters_arrive_as_text_and_are_typed() -> None:
     texts = {"eta": '"0.1"', "max_depth": "4.0", "num_boost_round": "7", "reg_lambda": "2"}
     own, given = boosting.hyperparameters(train.hyperparameters({**texts, "alpha": ""}))

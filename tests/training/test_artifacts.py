@@ -156,6 +156,15 @@ def test_a_folder_in_s3_is_not_a_beginning_of_names(account: Aws, repo: Repo) ->
         artifacts.data_in_s3(account, f"s3://{account.bucket}/lake/20")
 
 
+def test_a_whole_bucket_is_a_folder(account: Aws, repo: Repo) -> None:
+    account.s3.create_bucket(
+        Bucket="lake-all", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    account.s3.put_object(Bucket="lake-all", Key="a.csv", Body=b"a,y\n1,2\n")
+    for uri in ("s3://lake-all", "s3://lake-all/"):
+        assert artifacts.data_in_s3(account, uri).uri == "s3://lake-all/"
+
+
 def test_an_object_in_s3_beside_one_whose_name_begins_with_its_own_is_refused(
     account: Aws,
 ) -> None:

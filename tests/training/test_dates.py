@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from repos import Repo
-from sm_mlops import dates, settings
+from sm_mlops import dates, settings, templates
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import needs
 from sm_mlops.errors import MlopsError
+from sm_mlops.platform import FOLDER
 from sm_mlops.tabular import source
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.training import artifacts, run
@@ -190,6 +192,25 @@ def test_the_project_may_read_any_day_and_nothing_beside_them(
     run._require_declared(aws, "s3://lake/churn/day=2026-01-01/")
     with pytest.raises(MlopsError, match="neither below"):
         run._require_declared(aws, "s3://lake/churn/other/")
+
+
+@pytest.mark.parametrize(
+    "key", ["customers.parquet", "v1.2", "Kunden Verträge/", "dt=2026-01-01T00:00+01/", "a&b@c.csv"]
+)
+def test_a_project_may_read_what_the_path_names_be_it_a_file_or_a_folder(
+    dated: Callable[[str], Aws], key: str
+) -> None:
+    found = needs.data_locations(dated(f"s3://lake/{key}"))
+    assert f"arn:aws:s3:::lake/{key.rstrip('/')}/*" in found
+    for template in ("platform.yml", "project.yml"):
+        declared = templates.parameters(FOLDER / template)["DataLocations"]
+        assert all(re.fullmatch(declared["AllowedPattern"], arn) for arn in found)
+
+
+@pytest.mark.parametrize("key", ["データ/", "a,b/", "what?/", "${x}/"])
+def test_a_path_that_no_policy_can_name_is_refused(dated: Callable[[str], Aws], key: str) -> None:
+    with pytest.raises(MlopsError, match=r"^mlops\.yaml: data\.path has .* policies"):
+        needs.data_locations(dated(f"s3://lake/{key}"))
 
 
 def test_several_days_need_a_job_with_a_network(repo: Repo) -> None:

@@ -201,6 +201,18 @@ def test_what_stops_an_upgrade_is_one_line_and_nothing_has_moved(
     assert git(team.repo, "status", "--porcelain") == before
 
 
+@pytest.mark.slow
+def test_a_pin_that_cannot_move_stops_an_upgrade_before_the_template_has_moved(team: Team) -> None:
+    team.render()
+    team.go_on()
+    archive = f"sm-mlops @ https://host/x.zip --hash=sha256:{'0' * 64}\n"
+    (team.repo / "tool.txt").write_text(archive)
+    team.commit("An archive")
+    done = team.mlops("upgrade")
+    assert done.code == 2 and "tool.txt pins an archive: change it to that of v0" in done.err
+    assert git(team.repo, "status", "--porcelain") == ""
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_wheel_and_an_index_s_version_move_in_their_own_way(team: Team) -> None:

@@ -32,7 +32,7 @@ def predict(model: Any, rows: Rows) -> np.ndarray:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write the model, and training.json if the report shall show curve and importance."""
+    """Write the model, and training.json for the report's learning curve and importance."""
     boosting.save(model, folder)
 
 

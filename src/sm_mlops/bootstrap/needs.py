@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from sm_mlops import dates, images
 from sm_mlops.aws import Aws, split_s3
@@ -13,6 +12,9 @@ from sm_mlops.errors import MlopsError
 
 # Marks an unused position of a list.
 FREE = "none"
+# A comma separates the items of a parameter, and *, ? and $ mean more in the ARNs of policies.
+# Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutRolePolicy.html
+_NOT_IN_POLICIES = re.compile(r"[^ -~\u00a1-\u00ff]|[,*?$]")
 
 
 def items(text: str) -> tuple[str, ...]:
@@ -75,11 +77,16 @@ def data_locations(aws: Aws) -> tuple[str, ...]:
             f"mlops.yaml: data.path {path} is in the artifact bucket, where a project reads only "
             f"under its own name: s3://{bucket}/{aws.settings.prefix}/"
         )
+    if odd := _NOT_IN_POLICIES.search(key):
+        raise MlopsError(
+            f"mlops.yaml: data.path has {odd[0]!r}, which the policies of roles cannot name: "
+            "rename the folder, or name one above it"
+        )
     arn = f"arn:{aws.settings.partition}:s3:::{bucket}"
     if not key or key.endswith("/") or path != aws.settings.data.path:
         return arn, f"{arn}/{key}*"
     # One file, or a folder whose name lacks its slash.
-    return (arn, f"{arn}/{key}", *(() if PurePosixPath(key).suffix else (f"{arn}/{key}/*",)))
+    return arn, f"{arn}/{key}", f"{arn}/{key}/*"
 
 
 def key_arns(aws: Aws) -> tuple[str, ...]:

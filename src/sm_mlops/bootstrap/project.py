@@ -443,7 +443,7 @@ class Project(Part):
         if up:
             raise MlopsError(f"still deployed: {', '.join(up)}; run {command} destroy --all first")
         if destroy.executing(self.aws):
-            raise MlopsError(f"a training is running; {command} destroy --all stops it")
+            raise MlopsError(f"a training or check is running; {command} destroy --all stops it")
         versions = destroy.kept(self.aws).versions
         if versions and "ModelPackageGroup" in self._held(projects.find(self.aws)):
             noun = "version" if versions == 1 else "versions"

@@ -121,8 +121,7 @@ def destroy(
         else:
             names = ", ".join(item.stage.name for item in deletions)
             tell(console, f"Nothing to delete, not deployed: {names}")
-        for arn in executing:
-            aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+        work.stop(aws, executing, console, wait=registry)
         left = _delete(aws, console, deletions, registry, data)
     if as_json:
         rest = {

@@ -101,6 +101,8 @@ def run(
     why = one_line(reason)
     if len(why) > LONGEST_REASON:
         raise MlopsError(f"--reason has {len(why)} characters; at most {LONGEST_REASON}")
+    if why.startswith("-"):
+        raise MlopsError("--reason begins with a hyphen, and jobs would take it for an option")
     with connected(context) as aws, terminable():
         try:
             wanted = plan(aws, overrides, say)

@@ -104,6 +104,11 @@ def require(aws: Aws, there: Aws, stage: Stage, image: str) -> None:
     account, given = there.account, stage.parameters
     _require_own_image(aws, account, stage, image)
     if account == aws.account:
+        if given.get("OutputBucket", aws.bucket) not in ("", aws.bucket):
+            raise MlopsError(
+                f"infra/{stage.name}.json: Parameters.OutputBucket is for stages in another "
+                f"account; remove it: the roles of this one use {aws.bucket} only"
+            )
         return
     captures = float(given.get("DataCapturePercent", 0)) > 0
     writes = stage.kind == "asynchronous" or stage.batch or captures

@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 
 from sm_mlops import display, objects, tags
@@ -289,7 +290,11 @@ def _upload(place: Place, found: list[Path], console: Console) -> int:
     for total, part in enumerate(batch_rows.parts(found), 1):
         if (name := _part(total)) in there:
             continue
-        content = gzip.compress(batch_rows.to_lines(part.rows), 1, mtime=0)
+        try:
+            lines = batch_rows.to_lines(part.rows)
+        except pa.ArrowException as error:
+            raise MlopsError(f"{part.file}: {one_line(error)}") from error
+        content = gzip.compress(lines, 1, mtime=0)
         objects.put(place.aws, place.bucket, place.input + name, content, **encryption)
         new += 1
         tell(console, f"Uploaded part {total}: {part.file.name}, {part.rows.num_rows:,} rows")
@@ -452,8 +457,6 @@ def _answers(place: Place, name: str, key: str) -> batch_rows.Answers:
 def _write_part(
     part: Part, made: batch_rows.Answers, writer: Writer, note: Callable[[str], Any]
 ) -> int:
-    import pyarrow as pa
-
     bad = [index for index, reason in enumerate(made.errors) if reason]
     rows = part.rows
     for column in made.columns.column_names:

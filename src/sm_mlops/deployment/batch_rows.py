@@ -359,6 +359,18 @@ class Writer:
         self._part.unlink(missing_ok=True)
 
 
+def _shown(value: Any) -> Any:
+    """Return a value for JSON, as text where JSON has nothing like it."""
+    if isinstance(value, list | dict):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    try:
+        return as_json(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
 def error_line(part: Part, index: int, reason: dict[str, Any]) -> str:
     """Return the line of a row that could not be predicted: where it is, why, and its values."""
     number = part.first + index
@@ -369,6 +381,5 @@ def error_line(part: Part, index: int, reason: dict[str, Any]) -> str:
         "error": reason["error"].replace(f"row {reason['row']}", f"row {number}", 1),
     }
     [row] = part.rows.slice(index, 1).to_pylist()
-    nested = (list, dict)
-    values = {name: v if isinstance(v, nested) else as_json(v) for name, v in row.items()}
-    return json.dumps({**found, "values": values}, ensure_ascii=False) + "\n"
+    values = {name: _shown(value) for name, value in row.items()}
+    return json.dumps({**found, "values": values}, ensure_ascii=False, default=str) + "\n"

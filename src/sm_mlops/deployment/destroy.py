@@ -4,6 +4,7 @@ billable remains.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -138,12 +139,25 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
 
 
 def executing(aws: Aws) -> list[str]:
-    """Return the ARNs of running executions."""
+    """Return the ARNs of running executions, of trainings and of checks."""
     return [
         item["PipelineExecutionArn"]
-        for item in executions.summaries(aws)
+        for pipeline in (aws.settings.pipeline, aws.settings.monitor_pipeline)
+        for item in executions.summaries(aws, pipeline)
         if item["PipelineExecutionStatus"] not in executions.FINAL
     ]
+
+
+def stop(aws: Aws, running: Iterable[str], console: Console, wait: bool) -> None:
+    """Stop executions. `wait` for their end: a pipeline cannot be deleted before."""
+    for arn in running:
+        aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+    began, told = time.monotonic(), False
+    while wait and executing(aws):
+        if not told:
+            display.tell(console, "Waiting until running executions have stopped")
+        told = True
+        time.sleep(display.pause(began, longest=10.0))
 
 
 def kept(aws: Aws) -> Kept:

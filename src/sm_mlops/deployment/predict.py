@@ -167,15 +167,15 @@ def _field(error: Any, name: str) -> Any:
 def _asynchronously(
     aws: Aws, endpoint: Endpoint, name: str, body: bytes, content_type: str, accept: str
 ) -> tuple[bytes, str]:
-    """Send the request through S3, below `input/` beside the folder of the answers.
+    """Send the request through S3, below `input/` beside `output/`, which has the answers.
 
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference-invoke-endpoint.html
     """
     config = aws.sagemaker.describe_endpoint_config(EndpointConfigName=endpoint.config)
     output = config["AsyncInferenceConfig"]["OutputConfig"]
     bucket, prefix = split_s3(output["S3OutputPath"])
-    # infra/endpoint.yml allows the endpoint's role to read there.
-    folder = prefix.rstrip("/").rpartition("/")[0]
+    # infra/endpoint.yml allows the endpoint's role to read there, and monitoring looks there.
+    folder = f"{prefix.rstrip('/')}/".partition("/output/")[0]
     key = f"{folder}/input/{name}"
     encryption = objects.encryption(output.get("KmsKeyId"))
     aws.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **encryption)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from sm_mlops import stacks, templates
-from sm_mlops.aws import DENIED, Aws, error_code, exists, ignoring
+from sm_mlops.aws import DENIED, Aws, error_code, exists, ignoring, split_s3
 from sm_mlops.deployment import endpoints, transform
 from sm_mlops.deployment.stages import FOLDER as INFRA
 from sm_mlops.deployment.stages import WATCH, Stage
@@ -104,6 +104,8 @@ def require(aws: Aws, there: Aws, stage: Stage, console: Console) -> None:
         )
     if stage.batch and not stage.parameters.get("ExecutionRoleArn"):
         _require_places(aws, stage, place)
+    if stage.batch:
+        _require_exact(there, stage.batch.input, place)
     if wanted := expressions(settings, stage):
         present = _require_permission(there, stage, aws.command)
         _require_future(aws, wanted, present.parameters if present else {}, place)
@@ -168,7 +170,22 @@ def _require_places(aws: Aws, stage: Stage, place: str) -> None:
             raise MlopsError(
                 f"{place}: Batch.{key} must be in a folder of {folder}/{kind}/, such as "
                 f"{folder}/{kind}/customers/: the stage's role "
-                "may use nothing else (unless Parameters.ExecutionRoleArn names another)"
+                "may use nothing else (unless Parameters.ExecutionRoleArn names another, with "
+                f"the path /sm-mlops/{aws.settings.project.project}/{stage.name}/)"
+            )
+
+
+def _require_exact(there: Aws, address: str, place: str) -> None:
+    """Raise MlopsError if a job would read more than an object or a folder: its prefix is text."""
+    bucket, key = split_s3(address)
+    if key.endswith("/"):
+        return
+    with ignoring(*DENIED, "NoSuchBucket"):
+        found = there.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=2).get("Contents", ())
+        if others := [item["Key"] for item in found if item["Key"] != key]:
+            raise MlopsError(
+                f"{place}: Batch.Input: each job would read {others[0]}, too, because its name "
+                f"begins with {key}: end the name of a folder with /, or move one of them"
             )
 
 

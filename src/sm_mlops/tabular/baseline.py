@@ -342,4 +342,4 @@ def of(schema: Schema, summarizer: Summarizer) -> Baseline:
 def reading(schema: Schema) -> Schema:
     """Return of a schema what reading requests and judging answers takes."""
     known = {key: schema.data[key] for key in ("threshold",) if key in schema.data}
-    return replace(schema, dropped=[], data=known, features=None)
+    return replace(schema, data=known, features=None)

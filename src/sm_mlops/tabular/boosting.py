@@ -128,7 +128,7 @@ def predict(model: Model, rows: Rows) -> npt.NDArray[Any]:
     values = model.booster.inplace_predict(encoded, validate_features=False)
     if rows.schema.task == "binary":
         values = np.stack([1 - values, values], axis=1)
-    if model.scale != 1:
+    if (model.offset, model.scale) != (0, 1):
         values = values.astype(np.float64) * model.scale + model.offset
     return values
 

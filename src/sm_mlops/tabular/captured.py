@@ -217,7 +217,7 @@ def _from_csv(text: str, classes: int) -> Floats:
 def tables_of(bodies: Sequence[Body], schema: Schema) -> tuple[list[pa.Table], int]:
     """Return raw rows as strings or JSON's types, and how many bodies cannot be read."""
     lenient = replace(schema, optional=[column.name for column in schema.columns])
-    known = {name.lower() for name in (*_names(schema), schema.target)}
+    known = {name.lower() for name in (*_names(schema), *schema.dropped, schema.target)}
     groups: dict[tuple[str, str | None], list[str]] = {}
     for body in bodies:
         kind = plain(body.kind)

@@ -156,7 +156,9 @@ def data_in_s3(aws: Aws, uri: str) -> Dataset:
     Raise MlopsError if there is neither, or if SageMaker would read more than that object.
     """
     bucket, key = split_s3(uri)
-    if not key.endswith("/"):
+    if not key:
+        uri = f"s3://{bucket}/"
+    elif not key.endswith("/"):
         # In the order of their names, so that an object of exactly this one is the first.
         found = aws.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=2).get("Contents", [])
         names = [item["Key"] for item in found]

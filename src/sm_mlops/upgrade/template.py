@@ -84,11 +84,12 @@ def upgrade(root: Path, wanted: str = "") -> Upgrade:
         _git(
             "clone", "--quiet", "--depth=1", f"--branch={release.tag}", "--", address, str(template)
         )
+        line = _line(pin, template, release)
         # First, because cruft refuses uncommitted changes.
         if cruft and cruft.get("commit") != release.commit:
             _update(root, release)
             moved.append("template")
-        if _move(root, pin, template, release):
+        if _move(root, pin, template, line):
             moved.append("tool")
         changelog = (template / CHANGELOG).read_text(encoding="utf-8")
     return Upgrade(
@@ -155,20 +156,27 @@ def _update(root: Path, release: Release) -> None:
         raise MlopsError(f"cruft update failed: {_last_line(done.stderr or done.stdout)}")
 
 
-def _move(root: Path, pin: Pin, template: Path, release: Release) -> bool:
-    """Pin the tool to the release, from the same kind of source. Return whether the pin changed."""
+def _line(pin: Pin, template: Path, release: Release) -> str:
+    """Return what pins the tool to the release, from the same kind of source; "" for a wheel."""
     if pin.address:
-        pins.write(root, f"{wheel.NAME} @ git+{pin.address}@{release.commit}")
-    elif pin.vendored:
-        wheel.vendor(root, template)
-    elif pin.version:
-        answers = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
-        line = str(answers.get("_tool_pin", ""))
-        if not line:
-            raise MlopsError(f"the template's cookiecutter.json has no _tool_pin at {release.tag}")
+        return f"{wheel.NAME} @ git+{pin.address}@{release.commit}"
+    if pin.vendored:
+        return ""
+    if not pin.version:
+        raise MlopsError(f"{pins.FILE} pins an archive: change it to that of {release.tag}")
+    answers = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
+    line = str(answers.get("_tool_pin", ""))
+    if not line:
+        raise MlopsError(f"the template's cookiecutter.json has no _tool_pin at {release.tag}")
+    return line
+
+
+def _move(root: Path, pin: Pin, template: Path, line: str) -> bool:
+    """Pin the tool to the release. Return whether the pin changed."""
+    if line:
         pins.write(root, line)
     else:
-        raise MlopsError(f"{pins.FILE} pins an archive: change it to that of {release.tag}")
+        wheel.vendor(root, template)
     return pins.read(root) != pin
 
 

@@ -135,9 +135,8 @@ def _looked_up(
         # A role that does not exist has no path.
         arn = place.look(kind, name) or place.arn("iam", f"{kind}/{name}")
         return arn, f"{kind} {name}"
-    if kind == "changeset":
-        stack = params.get("StackName") or place.look("changeset", name)
-        kind, name = "stack", str(stack or "*")
+    if kind == "changeset" and "StackName" in params:
+        kind, name = "stack", str(params["StackName"])
     if kind == "stack":
         if name.startswith("arn:"):
             return name, ""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sm_mlops.sandbox import identities
-from sm_mlops.sandbox.cloudformation.ledger import CHANGE_SET, STACK
+from sm_mlops.sandbox.cloudformation.ledger import STACK
 from sm_mlops.sandbox.registry import GROUP
 from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.tags import KINDS
@@ -62,9 +62,6 @@ class Resources:
                 if place == (name, account, region) and not gone:
                     return str(stack["StackId"])
             return None
-        if kind == "changeset":
-            found = self.store.get(CHANGE_SET, name)
-            return str(found["StackId"]) if found else None
         if kind == "secret":
             secret = _secret(account, region, name)
             return str(secret.arn) if secret else None
