@@ -379,9 +379,29 @@ def _changes(aws: Aws, name: str, change_set: str) -> tuple[Change, ...] | None:
         reason = one_line(answer.get("StatusReason", ""))
         if any(text in reason for text in _NO_CHANGES):
             return None
-        raise MlopsError(f"CloudFormation refuses the change set: {reason}")
+        why = "; ".join(_invalid(aws, name, change_set)) or reason
+        raise MlopsError(f"CloudFormation refuses the change set: {why}")
     found = aws.pages("describe_change_set", "Changes", FORMATION, **named)
     return tuple(_change(item["ResourceChange"]) for item in found)
+
+
+def _invalid(aws: Aws, name: str, change_set: str) -> list[str]:
+    """Return what CloudFormation's validation found, of which the change set itself says nothing.
+
+    Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/validate-stack-deployments.html
+    """
+    from botocore.exceptions import ClientError
+
+    request = {**_named(name, change_set), "Filters": {"FailedEvents": True}}
+    try:
+        found = aws.client(FORMATION).describe_events(**request)["OperationEvents"]
+    except ClientError:  # The reason of the change set has to do.
+        return []
+    return [
+        f"{event.get('LogicalResourceId', name)}: {one_line(event['ValidationStatusReason'])}"
+        for event in found
+        if event.get("ValidationStatusReason")
+    ]
 
 
 def _change(item: dict[str, Any]) -> Change:

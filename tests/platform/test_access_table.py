@@ -128,7 +128,7 @@ s3:GetObject @ bucket/churn/executions/*
 s3:GetObject,PutObject @ bucket/churn/async/staging/*
 s3:ListBucket,ListBucketVersions @ bucket ? s3:prefix=churn/*
 kms:Decrypt,DescribeKey,GenerateDataKey @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
-cloudformation:ContinueUpdateRollback,CreateChangeSet,DeleteChangeSet,DeleteStack,DescribeChangeSet,DescribeStackEvents,DescribeStacks,ExecuteChangeSet,ListChangeSets,ListStackResources
+cloudformation:ContinueUpdateRollback,CreateChangeSet,DeleteChangeSet,DeleteStack,DescribeChangeSet,DescribeEvents,DescribeStackEvents,DescribeStacks,ExecuteChangeSet,ListChangeSets,ListStackResources
     @ cloudformation:stack/churn-staging/* cloudformation:stack/churn-staging-watch/*
 cloudformation:TagResource,UntagResource @ cloudformation:stack/churn-staging/*
     cloudformation:stack/churn-staging-watch/* ?
@@ -154,8 +154,7 @@ iam:DeleteRole,DeleteRolePolicy,PutRolePermissionsBoundary,PutRolePolicy,UpdateA
 iam:TagRole @ iam:role/sm-mlops/churn/staging/* ? aws:RequestTag/project=?churn
 iam:GetRole,GetRolePolicy,ListAttachedRolePolicies,ListRolePolicies,ListRoleTags @
     iam:role/sm-mlops/churn/staging/* iam:role/sm-mlops/churn/churn-staging-ExecutionRole-*
-iam:GetPolicy,GetRole @ iam:policy/sm-mlops-boundary-eu-west-1
-    iam:role/churn-staging-*ExecutionRole-*
+iam:GetPolicy,GetRole @ iam:policy/sm-mlops-boundary-eu-west-1 iam:role/churn-*ExecutionRole-*
 iam:PassRole @ iam:role/sm-mlops/churn/staging/* ?
     iam:PassedToService=sagemaker.amazonaws.com,scheduler.amazonaws.com
 scheduler:CreateSchedule,DeleteSchedule,GetSchedule,UpdateSchedule @

@@ -34,6 +34,7 @@ class Formation:
         self.status = status
         self.happens: list[list[Told]] = []
         self.change_set: dict[str, Any] = {"Status": "CREATE_COMPLETE", "Changes": [_change()]}
+        self.invalid: list[dict[str, Any]] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.lag = 0
         self._events: list[dict[str, Any]] = []
@@ -93,6 +94,10 @@ class Formation:
     # All by the names of stack and change set, because IAM knows a change set's ARN as its own.
     def describe_change_set(self, StackName: str, ChangeSetName: str) -> dict[str, Any]:
         return self.change_set
+
+    def describe_events(self, StackName: str, ChangeSetName: str, Filters: Any) -> dict[str, Any]:
+        assert Filters == {"FailedEvents": True} and ChangeSetName in self._change_sets
+        return {"OperationEvents": self.invalid}
 
     def execute_change_set(
         self, StackName: str, ChangeSetName: str, ClientRequestToken: str
@@ -234,6 +239,20 @@ def test_a_change_set_that_is_refused_leaves_nothing_behind(
 ) -> None:
     formation.change_set = {"Status": "FAILED", "StatusReason": "Rule\n  failed: no subnet"}
     with pytest.raises(MlopsError, match="refuses the change set: Rule failed: no subnet"):
+        driver.deploy()
+    assert stacks.describe(driver.aws, NAME) is None
+
+
+def test_what_cloudformation_s_validation_found_is_said(
+    driver: Driver, formation: Formation
+) -> None:
+    words = (
+        "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]"
+    )
+    formation.change_set = {"Status": "FAILED", "StatusReason": words}
+    why = "Resource of type 'AWS::SageMaker::Endpoint' with identifier 'x' already exists."
+    formation.invalid = [{"LogicalResourceId": "Endpoint", "ValidationStatusReason": why}, {}]
+    with pytest.raises(MlopsError, match=f"refuses the change set: Endpoint: {why}$"):
         driver.deploy()
     assert stacks.describe(driver.aws, NAME) is None
 

@@ -103,8 +103,9 @@ def deploying(project: str, stage: str = "staging") -> Iterator[Call]:
     both = [arn("cloudformation", f"stack/{one}/0a1b2c") for one in (name, f"{name}-watch")]
     yield from calls(
         "cloudformation",
-        "CreateChangeSet DescribeChangeSet ExecuteChangeSet DeleteChangeSet ListChangeSets"
-        " DescribeStacks DescribeStackEvents ListStackResources DeleteStack ContinueUpdateRollback",
+        "CreateChangeSet DescribeChangeSet DescribeEvents ExecuteChangeSet DeleteChangeSet"
+        " ListChangeSets DescribeStacks DescribeStackEvents ListStackResources DeleteStack"
+        " ContinueUpdateRollback",
         *both,
     )
     for action in ("CreateChangeSet", "ExecuteChangeSet"):

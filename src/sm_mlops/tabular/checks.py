@@ -14,7 +14,7 @@ import pyarrow as pa
 from sm_mlops.tabular import encoding
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.mlops_yaml import Rules
-from sm_mlops.tabular.numerals import POINT
+from sm_mlops.tabular.numerals import POINT, is_number, parse_number
 from sm_mlops.tabular.schema import Schema
 
 Found = tuple[int | None, str] | None
@@ -76,7 +76,12 @@ def _beyond(
 def _allowed(values: pa.ChunkedArray, column: str, limit: list[Any], mark: str) -> Found:
     codes, texts = encoding.distinct(values)
     known = {encoding.value_text(item) for item in limit}
-    other = [i for i, text in enumerate(texts) if text is not None and text not in known]
+    numbers = {parse_number(text) for text in known if text and is_number(text)}
+
+    def is_allowed(text: str) -> bool:
+        return text in known or (is_number(text, mark) and parse_number(text, mark) in numbers)
+
+    other = [i for i, text in enumerate(texts) if text is not None and not is_allowed(text)]
     bad = np.flatnonzero(np.isin(codes, other))
     return _first(bad, lambda row: f"{texts[codes[row]]!r} is not allowed")
 

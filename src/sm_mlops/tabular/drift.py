@@ -169,6 +169,8 @@ def _mismatched(
 def _outside(before: Summary, after: Summary, limits: Mapping[str, float]) -> Test:
     points, low, high = np.array(after.points), before.min, before.max
     share = float(np.mean((points < low) | (points > high)))
+    if len(points) < after.present:  # its ends stand for many rows, however few are outside
+        share = max(0.0, share - 2 / len(points))
     expected = min(1.0, 2 / (before.present + 1))  # of rows of the same distribution
     text = f"{share:.1%} outside the training range {number(low or 0)} to {number(high or 0)}"
     chance = _by_chance(expected, before.present, share, after.present)
@@ -209,7 +211,10 @@ def _by_chance(was: float, rows: int, now: float, others: int) -> float:
 def _numbers(before: Summary, after: Summary, limit: float | None, kind: str = "drift") -> Test:
     """Test with population stability for the size, and Kolmogorov-Smirnov for chance."""
     old, new = np.array(before.points), np.array(after.points)
-    edges = np.unique(np.quantile(old, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    deciles = np.quantile(old, np.arange(1, BINS) / BINS, method="inverted_cdf")
+    edges, times = np.unique(deciles, return_counts=True)
+    # A value that many rows have gets a bin of its own, apart from what is below it.
+    edges = np.union1d(edges, np.nextafter(edges[times > 1], -np.inf))
     shares = [np.diff(below(each, edges), prepend=0.0, append=1.0) for each in (old, new)]
     index = stability(shares[0] * before.present, shares[1] * after.present)
     at = np.union1d(old, new)

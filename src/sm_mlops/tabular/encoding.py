@@ -5,6 +5,7 @@ fitted on them.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -212,8 +213,21 @@ def _parsed(text: pa.Array, name: str, form: str | None, zoned: bool | None) -> 
         array = pc.coalesce(array.cast(pa.timestamp("us")), count.cast(pa.timestamp("ms")))
     bad = pc.index(pc.and_(text.is_valid(), array.is_null()), True).as_py()
     if bad >= 0:
+        if not pc.any(number).as_py():
+            bad = _first_bad(dates, form, bad)
         raise _no_date(name, bad, text, zoned)
     return array
+
+
+def _first_bad(text: pa.Array, form: str | None, start: int) -> int:
+    """Return the first text from `start` that is no date: one may keep Arrow from parsing all."""
+
+    def fails(end: int) -> bool:
+        part = text.slice(start, end - start)
+        return bool(parse_dates(part, form).null_count > part.null_count)
+
+    ends = range(start + 1, len(text) + 1)
+    return start + bisect_left(ends, True, key=fails)
 
 
 def _is_clock(form: str | None) -> bool:

@@ -99,13 +99,18 @@ def _text_format(head: bytes) -> str:
 
 
 def columns_of(file: Path, kind: str) -> tuple[str, ...]:
-    """Return the names of the columns of a file that is not CSV."""
+    """Return the names of the columns of a file that is not CSV. Raise DataError for a name that
+    requests could not have, because blanks around names are left out there."""
     if kind == PARQUET:
         try:
-            return tuple(pq.read_schema(file).names)
+            names = pq.read_schema(file).names
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(file, kind, error) from error
-    return tuple(read(file, kind).column_names)
+    else:
+        names = read(file, kind).column_names
+    if odd := [name for name in names if name != name.strip()]:
+        raise DataError(f"{file}: the column name {odd[0]!r} has blanks around it: rename it")
+    return tuple(names)
 
 
 def rows_of(file: Path, kind: str) -> int:

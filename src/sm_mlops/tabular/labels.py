@@ -36,7 +36,8 @@ FEWEST = 50  # labelled rows that are judged
 SAMPLES, SAMPLED = 50, 20_000  # of a bootstrap, and rows in each
 LONGEST = 200  # characters of why a file cannot be read
 ENDINGS = (".csv", ".jsonl", ".parquet")
-_OURS = r"^[0-9]{10}-"
+# The hour that `mlops invoke` puts in front of an ID, and not any ten digits.
+_OURS = r"^20[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])-"
 _ROW = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -38,7 +38,8 @@ _SIMPLE = r"^[-+]?[0-9]+(?:,[0-9]+)?$"
 
 def parse_number(text: str, decimal: str = POINT) -> float:
     """Return the number; raise ValueError for anything else."""
-    if decimal == POINT or ("." not in text and "," not in text):
+    plain = decimal == POINT or ("." not in text and "," not in text)
+    if plain and "_" not in text:  # as in 18_25, which Python reads as 1825
         try:
             return float(text)
         except ValueError:

@@ -72,7 +72,10 @@ class Schema:
         number = bool(self.classes) and all(type(label) is int for label in self.classes)
         name = label_text(text)
         if number and name:  # a float would not hold integers beyond 2**53
-            return str(int(name if name.lstrip("+-").isdigit() else float(name)))
+            if name.lstrip("+-").isdigit():
+                return str(int(name))
+            value = float(name)
+            return str(int(value)) if value.is_integer() else name
         return name
 
 

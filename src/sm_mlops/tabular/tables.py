@@ -372,7 +372,7 @@ def _stream(
             if "straddling" in text and block < 1 << 30:
                 block *= 8
             elif column and "onversion error" in text:
-                name = list(wanted)[int(column[1])]
+                name = form.header[int(column[1])]
                 if types[name] in (STRINGS, pa.string()):
                     raise
                 raise _Loosen(name) from error

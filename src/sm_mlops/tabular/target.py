@@ -69,9 +69,10 @@ def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | N
         table[i] = names.index(label_text(text))
     classes: list[Any] = list(names)
     if quantities is not None:
-        whole = {n: int(n) for n in names if n.lstrip("-").isdigit()}
-        if all(str(number) == n for n, number in whole.items()):
-            classes = [whole.get(n, n) for n in names]
+        # All numbers or all text: clients and metrics compare them.
+        whole = [int(n) for n in names if n.lstrip("-").isdigit()]
+        if [str(number) for number in whole] == names:
+            classes = list(whole)
     elif pa.types.is_boolean(values.type):
         classes = [n == "true" for n in names]
     return Target(task, classes, table[codes])
