@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
-from platform_case import project
+from infra_case import ACCOUNT
+from platform_case import launch, project
 from sm_mlops.sandbox.cloudwatch import check
 from sm_mlops.sandbox.wire import ApiError
 
@@ -85,3 +87,13 @@ def test_an_expression_uses_the_metrics_of_its_widget() -> None:
 
 def test_it_can_be_switched_off() -> None:
     assert "MetricsDashboard" not in project(Dashboard="no").resources
+
+
+def test_the_role_that_makes_it_may_tag_it_as_cloudformation_does() -> None:
+    kind = "AWS::CloudWatch::Dashboard"
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("eu-central-1", kind).schema
+    assert schema["tagging"]["cloudFormationSystemTags"]
+    dashboard = f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/sm-mlops-churn"
+    for action in ("ListTagsForResource", "PutDashboard", "TagResource", "UntagResource"):
+        assert launch().may(f"cloudwatch:{action}", dashboard)
+        assert not launch().may(f"cloudwatch:{action}", dashboard.replace("sm-mlops-", "their-"))

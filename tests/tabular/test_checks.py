@@ -64,6 +64,15 @@ def test_a_violation_names_column_value_and_row_and_stops_or_warns(
     assert found["text"] == str(stopped.value)
 
 
+@pytest.mark.parametrize(("mark", "values"), [(".", ["0.5", "1.0"]), (",", ["0,5", "1,5"])])
+def test_allowed_numbers_may_be_written_otherwise(case: Case, mark: str, values: list[str]) -> None:
+    content = "x;y\n" + "".join(f"{values[i % 2]};{'ab'[i % 2]}\n" for i in range(40))
+    allowed = [float(value.replace(",", ".")) for value in values]
+    assert checked(case, content, x={"allowed": allowed}) == []
+    with pytest.raises(DataError, match="is not allowed"):
+        checked(case, content, x={"allowed": allowed[:1]})
+
+
 def test_numbers_with_commas_are_checked_as_they_are_read(case: Case) -> None:
     content = "x;y\n" + "".join(f"1.23{i % 10},5;{'ab'[i % 2]}\n" for i in range(40))
     assert checked(case, content, x={"min": 1230, "max": 1240}) == []

@@ -15,7 +15,8 @@ import pytest
 
 import datasets
 from model_case import MODEL, Case, DataError, preprocess
-from sm_mlops.tabular import tables
+from sm_mlops.tabular import tables, target
+from sm_mlops.tabular.schema import Schema
 
 
 @pytest.fixture
@@ -212,6 +213,39 @@ def test_a_surprise_far_down_the_file_changes_the_type(case: Case) -> None:
     z[-2:] = ["many", "few"]
     case.prepare(case.write({"x": x, "z": z, "y": ["a", "b"] * (rows // 2)}), "y")
     assert kinds(case)["x"] == "number"
+
+
+@pytest.mark.parametrize("dropped", [[], ["id"]])
+def test_a_surprise_after_a_dropped_column_or_in_another_order_is_of_its_own_column(
+    case: Case, dropped: list[str]
+) -> None:
+    rows = 100_000
+    x = ["12345678"] * rows
+    x[-1] = "unknown"
+    z, y = ["12345671", "12345672"] * (rows // 2), ["a", "b"] * (rows // 2)
+    folder = case.folder / "parts"
+    folder.mkdir()
+    for name, columns in (
+        ("1.csv", {"id": z, "x": x, "z": z}),
+        ("2.csv", {"z": z, "id": z, "x": x}),
+    ):
+        case.write({**columns, "y": y}).rename(folder / name)
+    case.prepare(folder, "y", drop=dropped)
+    assert (kinds(case)["x"], kinds(case)["z"]) == ("category", "number")
+
+
+@pytest.mark.parametrize("labels", [["+1", "-1"], ["1", "1.5", "2"], ["1", "2"], ["007", "8"]])
+def test_classes_are_all_numbers_or_all_text(labels: list[str]) -> None:
+    values = pa.chunked_array([labels * 20])
+    classes = target.read_target(values, "y", "multiclass", None).classes
+    assert [type(name) for name in classes] == [int if labels == ["1", "2"] else str] * len(labels)
+
+
+@pytest.mark.parametrize("text", ["0.9", "inf", "nan", "1e400"])
+def test_a_label_between_two_classes_is_none(text: str) -> None:
+    found = Schema("binary", "y", [0, 1], [], [], {})
+    assert found.class_text(text) == text
+    assert found.class_text("1.0") == "1"
 
 
 @pytest.mark.slow

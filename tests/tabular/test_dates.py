@@ -28,6 +28,15 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
+@pytest.mark.parametrize("bad", ["garbage", "2026-13-01T10:00:00", "13.01.2026"])
+def test_the_row_that_is_no_date_is_named_and_not_a_good_one_before_it(bad: str) -> None:
+    good = ["2026-01-01T10:00:00.5", "2026-01-01T10:00:00", "2026-01-01"]
+    for at in range(4):
+        with pytest.raises(Misfit) as refused:
+            encoding._parsed(pa.array([*good[:at], bad, *good[at:]]), "d", None, False)
+        assert (refused.value.row, refused.value.value) == (at, bad)
+
+
 def prepared(case: Case, dates: list[Any]) -> model_schema.Schema:
     data = {"day": dates, "x": list(range(40, 0, -1)), "y": ["a", "b"] * 20}
     return case.prepare(case.write(data), "y")

@@ -66,6 +66,9 @@ CASES: dict[str, tuple[str, Any, Any, set[str]]] = {
     "names": ("text", NAMES, [f"other {i}" for i in range(1000)], set()),
     "codes that recur, some unseen": ("text", [f"c{int(v)}" for v in RANDOM.zipf(1.6, 3000)],
                                       [f"c{int(v)}" for v in RANDOM.zipf(1.6, 1000)], set()),
+    "no ones any more": ("number", [0.0] * 50 + [1.0] * 950, [0.0] * 1000, {"drift"}),
+    "below what most are": ("number", [-60.0] * 80 + [0.0] * 600 + [5.0] * 320,
+                            [-60.0] * 80 + [-50.0] * 600 + [5.0] * 320, {"drift"}),
     "booleans": ("boolean", [True, False] * 500, [True] * 900 + [False] * 100, {"drift"}),
     "later dates": ("date", DAYS, [day.replace("2024", "2026") for day in DAYS], set()),
     "dates with gaps": ("date", DAYS, gaps(DAYS, 0.2), {"missing"}),
@@ -105,6 +108,22 @@ def test_a_limit_of_zero_is_exceeded_by_what_chance_does_not_explain() -> None:
         [each] = drift.columns([old], [summary("number", after, old)], {}, zero)
         assert {test.kind for test in each.tests if test.fails(10)} == expected
         assert (each.worst > 1) == bool(expected)
+
+
+def test_one_outlier_is_not_a_thousandth_of_the_rows() -> None:
+    zero = {"number": {"outside": 0}}
+    old = summary("number", list(range(20_000)))
+    for beyond, expected in ((1, set()), (2_000, {"outside"})):
+        after = summary("number", [n % 20_000 for n in range(100_000 - beyond)] + [10**6] * beyond)
+        [each] = drift.columns([old], [after], {}, zero)
+        assert {test.kind for test in each.tests if test.fails(90)} == expected
+
+
+def test_frequent_values_are_counted_among_very_many_others() -> None:
+    def merchants(count: int, start: int) -> list[str]:
+        return [f"top {i % 20}" if i % 5 < 3 else f"shop {start + i}" for i in range(count)]
+
+    assert found("text", merchants(60_000, 0), merchants(200_000, 10**6), tests=90) == set()
 
 
 def predictions(values: Any, classes: list[str]) -> Predictions:

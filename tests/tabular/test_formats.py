@@ -131,6 +131,13 @@ def test_json_that_is_not_rows_is_named(case: Case, content: str, said: str) -> 
 
 
 @pytest.mark.slow
+def test_a_name_with_blanks_around_it_is_refused_before_anything_is_trained(case: Case) -> None:
+    file = case.folder / "data.parquet"
+    pq.write_table(pa.table({" age": [1, 2] * 20, "y": ["a", "b"] * 20}), file)
+    with pytest.raises(DataError, match=r"data\.parquet: the column name ' age' has blanks around"):
+        case.prepare(file, "y")
+
+
 def test_texts_of_json_are_not_numbers_in_some_rows_only(case: Case) -> None:
     many = "".join(
         json.dumps({"a": str(i) if i >= 65_536 else i, "mpg": i}) + "\n" for i in range(70_010)

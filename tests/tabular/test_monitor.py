@@ -376,6 +376,13 @@ def test_of_too_many_labels_the_same_sample_is_kept_whatever_their_order(
     assert kept[0] == kept[1] == kept[2] and 30 < kept[0][1] <= 100
 
 
+@pytest.mark.parametrize("name", ["4500012345-10", "1764403200-7f", "2026139907-1", "abc-1"])
+def test_ids_of_others_are_looked_for_in_each_window(name: str) -> None:
+    found = labels.Labels(Window.ending(UNTIL, 24))
+    labels.add([found], "x.csv", io.BytesIO(f"inference_id,label\n{name},yes\n".encode()))
+    assert len(found.keys) == 1
+
+
 def test_a_file_of_labels_that_cannot_be_read_is_named_and_the_others_are_read(
     stage: Stage,
 ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_case import Case, DataError, model_schema
-from sm_mlops.tabular import encoding, serving
+from sm_mlops.tabular import encoding, numerals, serving
 from sm_mlops.tabular.encoding import Misfit
 
 
@@ -79,6 +79,11 @@ def test_a_column_decides_by_itself(
     assert column(found).kind == kind
     if values:
         assert served(found, "x", texts) == values
+
+
+@pytest.mark.parametrize("text", ["18_25", "1_000", "2024_01", "1_0.5"])
+def test_digits_with_underscores_are_text(text: str) -> None:
+    assert not numerals.is_number(text) and not numerals.is_number(text, numerals.COMMA)
 
 
 def test_columns_of_one_file_may_differ(case: Case) -> None:

@@ -226,8 +226,8 @@ def _first_bad(text: pa.Array, form: str | None, start: int) -> int:
         part = text.slice(start, end - start)
         return bool(parse_dates(part, form).null_count > part.null_count)
 
-    ends = range(start + 1, len(text) + 1)
-    return start + bisect_left(ends, True, key=fails)
+    # Together they fail, or this would not be called; the last is the answer then.
+    return start + bisect_left(range(start + 1, len(text)), True, key=fails)
 
 
 def _is_clock(form: str | None) -> bool:
