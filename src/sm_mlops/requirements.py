@@ -177,7 +177,8 @@ def _left_out(folder: Path, wanted: list[str], image: images.Image) -> list[str]
 def _requires(wheel: Path) -> list[str]:
     """Return what a wheel requires, by its metadata."""
     with zipfile.ZipFile(wheel) as archive:
-        [name] = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        # Other packages that it brings along are deeper inside.
+        [name] = [n for n in archive.namelist() if re.fullmatch("[^/]+[.]dist-info/METADATA", n)]
         metadata = BytesParser().parsebytes(archive.read(name), headersonly=True)
     return metadata.get_all("Requires-Dist", [])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,8 @@ def test_what_only_another_system_requires_is_packed_too(
     make_wheel(index, "meadow", "1", requires='brook; sys_platform == "other"')
     make_wheel(index, "brook", "2", requires='swamp; sys_platform == "third"')
     make_wheel(index, "swamp", "1")
+    with zipfile.ZipFile(index / "meadow-1-py3-none-any.whl", "a") as wheel:
+        wheel.writestr("meadow/_vendor/sand-1.dist-info/METADATA", "Name: sand\n")
     write(tmp_path, 'meadow\nforest; sys_platform == "other"\n')
     found = {name for name in requirements.files(tmp_path, IMAGE, pack=True) if "/" in name}
     assert found == {
