@@ -256,7 +256,7 @@ def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
         return pc.coalesce(_iso(clock), _iso(text))
     if form is None:
         return _iso(text)
-    parsed = pc.strptime(text, format=form, unit="s", error_is_null=True)
+    parsed = _strptime(text, form, "s")
     return parsed if parsed.null_count == text.null_count else pc.coalesce(parsed, _iso(text))
 
 
@@ -269,9 +269,22 @@ def _iso(text: pa.Array) -> pa.Array:
             except pa.ArrowInvalid:
                 continue
     formats = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]
-    return pc.coalesce(
-        *(pc.strptime(text, format=form, unit="us", error_is_null=True) for form in formats)
-    )
+    return pc.coalesce(*(_strptime(text, form, "us") for form in formats))
+
+
+def _strptime(text: pa.Array, form: str, unit: str) -> pa.Array:
+    """Parse dates of a format; null for a day that its month does not have, such as 30 February,
+    which Arrow takes for one of the next month."""
+    found = pc.strptime(text, format=form, unit=unit, error_is_null=True)
+    early = pc.less_equal(pc.day(found), 3).fill_null(False)
+    before = re.escape(form.partition("%d")[0])
+    before = re.sub("%[bB]", "[A-Za-z]+", re.sub("%[Ym]", "[0-9]+", before))
+    days = pc.extract_regex(text.filter(early), rf"^\s*{before}(?P<day>[0-9]+)").field("day")
+    moved = pc.not_equal(days.cast(pa.int64()), pc.day(found.filter(early)))
+    if not pc.any(moved).as_py():
+        return found
+    wrong = pc.replace_with_mask(pa.array(np.zeros(len(text), bool)), early, moved)
+    return pc.if_else(wrong, pa.scalar(None, found.type), found)
 
 
 DATE_PARTS: dict[str, Callable[[pa.Array], Floats]] = {
