@@ -57,8 +57,8 @@ BEYOND = {
         sagemaker:UpdateEndpointWeightsAndCapacities""",
     "after a failure, an interruption or a deletion": """
         cloudformation:ContinueUpdateRollback cloudformation:DeleteChangeSet
-        cloudformation:DeleteStack cloudformation:ListChangeSets iam:DeleteRole iam:DeleteRolePolicy
-        iam:ListAttachedRolePolicies iam:ListRolePolicies logs:FilterLogEvents
+        cloudformation:DeleteStack cloudformation:DescribeEvents cloudformation:ListChangeSets
+        iam:DeleteRole iam:DeleteRolePolicy iam:ListAttachedRolePolicies iam:ListRolePolicies logs:FilterLogEvents
         s3:AbortMultipartUpload sagemaker:DeleteEndpoint sagemaker:DeleteEndpointConfig
         sagemaker:DeleteModel sagemaker:ListEndpoints sagemaker:StopPipelineExecution""",
     "the second training": "sagemaker:ListPipelineExecutions sagemaker:UpdatePipeline",

@@ -171,13 +171,15 @@ def stop(root: Path) -> bool:
 
 def reset(root: Path) -> None:
     """End a running server and delete everything that the sandbox remembers."""
-    stop(root)
     folder = Path(root).resolve() / FOLDER
-    if folder.is_dir():
+    for left in (2, 1, 0):
+        stop(root)
         try:
-            shutil.rmtree(folder)
+            return shutil.rmtree(folder) if folder.is_dir() else None
         except OSError as error:
-            raise SandboxError(f"cannot delete {folder}: {error.strerror}") from error
+            if not left:
+                raise SandboxError(f"cannot delete {folder}: {error.strerror}") from error
+            time.sleep(0.5)  # for a server that was about to start
 
 
 def environment(folder: Path, port: int, region: str) -> dict[str, str]:
