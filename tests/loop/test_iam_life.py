@@ -58,9 +58,10 @@ BEYOND = {
     "after a failure, an interruption or a deletion": """
         cloudformation:ContinueUpdateRollback cloudformation:DeleteChangeSet
         cloudformation:DeleteStack cloudformation:DescribeEvents cloudformation:ListChangeSets
-        iam:DeleteRole iam:DeleteRolePolicy iam:ListAttachedRolePolicies iam:ListRolePolicies logs:FilterLogEvents
-        s3:AbortMultipartUpload sagemaker:DeleteEndpoint sagemaker:DeleteEndpointConfig
-        sagemaker:DeleteModel sagemaker:ListEndpoints sagemaker:StopPipelineExecution""",
+        iam:DeleteRole iam:DeleteRolePolicy iam:ListAttachedRolePolicies iam:ListRolePolicies
+        logs:FilterLogEvents s3:AbortMultipartUpload sagemaker:DeleteEndpoint
+        sagemaker:DeleteEndpointConfig sagemaker:DeleteModel sagemaker:ListEndpoints
+        sagemaker:StopPipelineExecution""",
     "the second training": "sagemaker:ListPipelineExecutions sagemaker:UpdatePipeline",
     "quotas that the account has never changed": "servicequotas:ListAWSDefaultServiceQuotas",
     "status, rollback and later deployments": """
