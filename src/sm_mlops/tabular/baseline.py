@@ -292,23 +292,26 @@ class _Values:
     def __init__(self, column: Column, known: Collection[str]) -> None:
         self.name, self.kind, self.known = column.name, column.kind, known
         self.rows = self.missing = 0
-        self.counts: Counter[str] | None = Counter()
-        self.of_known: Counter[str] = Counter()  # without counts
+        self.counts: Counter[str] = Counter()
+        self.complete = True  # until there are too many values: then only known ones are counted
 
     def add(self, array: pa.Array) -> None:
         self.rows += len(array)
         self.missing += array.null_count
+        if not (self.complete or self.known):
+            return
         if not pa.types.is_dictionary(array.type):
             array = array.dictionary_encode()
         codes = array.indices.drop_null().to_numpy(zero_copy_only=False)
         counts = np.bincount(codes, minlength=len(array.dictionary))
         used = np.flatnonzero(counts)
-        if self.counts is None or len(used) > COUNTED:
-            self._forget()
+        if not self.complete or len(used) > COUNTED:
+            self._keep_known()
             names = pa.array(sorted(self.known), pa.string())
             places = pc.index_in(names, value_set=array.dictionary.cast(pa.string()))
             for name, place in zip(names.to_pylist(), places.to_pylist(), strict=True):
-                self.of_known[name] += 0 if place is None else int(counts[place])
+                if place is not None:
+                    self.counts[name] += int(counts[place])
         else:
             values = array.dictionary.take(pa.array(used)).cast(pa.string())
             texts = pc.utf8_slice_codeunits(values, 0, LONGEST + 1)
@@ -316,13 +319,11 @@ class _Values:
             for text, count in zip(texts.to_numpy(zero_copy_only=False), counts[used], strict=True):
                 self.counts[text] += int(count)
             if len(self.counts) > COUNTED:
-                self._forget()
+                self._keep_known()
 
-    def _forget(self) -> None:
-        """Count the known values only, because there are too many others."""
-        for name in self.known if self.counts else ():
-            self.of_known[name] += self.counts[name]  # type: ignore[index]
-        self.counts = None
+    def _keep_known(self) -> None:
+        self.complete = False
+        self.counts = Counter({n: self.counts[n] for n in self.known if n in self.counts})
 
     def summary(self) -> Summary:
         present = self.rows - self.missing
@@ -331,13 +332,13 @@ class _Values:
             *(self.name, self.kind, self.rows, self.missing),
             categories=categories,
             other=present - sum(categories.values()),
-            distinct=None if self.counts is None else len(self.counts),
+            distinct=len(self.counts) if self.complete else None,
         )
 
     def _categories(self, present: int) -> dict[str, int]:
-        if self.counts is None:
-            return {name: count for name, count in self.of_known.items() if count}
         found = {name: self.counts[name] for name in self.known if name in self.counts}
+        if not self.complete:
+            return found
         text = self.kind == "text"
         if not (text and 2 * len(self.counts) > present):
             ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:CATEGORIES]
