@@ -27,6 +27,13 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
 
 
+def unreachable(error: Exception) -> bool:
+    """Return whether an error of botocore says that nothing answers at the address."""
+    from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
+
+    return isinstance(error, ConnectionClosedError | EndpointConnectionError)
+
+
 def explained(error: Exception, region: str) -> str | None:
     """Return one line for an error of botocore that a person can fix, None for any other.
 

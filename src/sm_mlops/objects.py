@@ -25,12 +25,16 @@ def exists(aws: Aws, uri: str) -> bool:
 
     To one who may list a prefix only, S3 may report a missing object as forbidden.
     """
-    bucket, key = split_s3(uri)
     with ignoring(*DENIED):
-        # The key itself is the first of those that begin with it.
-        found = aws.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
-        return [item["Key"] for item in found.get("Contents", ())] == [key]
+        return first(aws, uri, 1) == [split_s3(uri)[1]]
     return True
+
+
+def first(aws: Aws, uri: str, most: int) -> list[str]:
+    """Return keys that begin with the key of an address, in their order: itself first, if there."""
+    bucket, key = split_s3(uri)
+    found = aws.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=most)
+    return [item["Key"] for item in found.get("Contents", ())]
 
 
 def find(aws: Aws, uri: str) -> bytes | None:

@@ -63,12 +63,7 @@ def files(
     Raises:
         MlopsError: A line is not a plain requirement, contradicts the image, or has no wheel.
     """
-    file, lines = root / FILE, []
-    if team and file.is_file():
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise MlopsError(f"{FILE}: not UTF-8 text (byte {error.start})") from error
+    lines = _lines(root) if team else []
     default = images.find(images.DEFAULT).pins
     pins = {name: default[name] for name in ("matplotlib", "xgboost")} | image.pins
     wanted = [str(r) for r in _checked(lines, image, pins)]
@@ -91,11 +86,30 @@ def files(
     }
 
 
+def is_needed(root: Path) -> bool:
+    """Return whether the team requires any package. Raises MlopsError for an unreadable file."""
+    return any(_lines(root))
+
+
+def _lines(root: Path) -> list[str]:
+    """Return the lines of the file without comments, empty ones included."""
+    file = root / FILE
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
+    except UnicodeDecodeError as error:
+        raise MlopsError(f"{FILE}: not UTF-8 text (byte {error.start})") from error
+    return [re.sub(r"(^|\s)#.*", "", line).strip() for line in lines]
+
+
+def _applies(requirement: Requirement, **more: str) -> bool:
+    """Return whether the image needs it, by its marker."""
+    return requirement.marker is None or requirement.marker.evaluate({**_MARKERS, **more})
+
+
 def _checked(lines: list[str], image: images.Image, pins: dict[str, str]) -> Iterator[Requirement]:
     """Yield the requirements of the file. Nothing of a refused option or address is repeated: it
     may contain a password."""
-    for number, raw in enumerate(lines, 1):
-        line = re.sub(r"(^|\s)#.*", "", raw).strip()
+    for number, line in enumerate(lines, 1):
         if not line:
             continue
         place = f"{FILE}, line {number}"
@@ -111,7 +125,7 @@ def _checked(lines: list[str], image: images.Image, pins: dict[str, str]) -> Ite
             )
         try:
             wanted = Requirement(line)
-            applies = wanted.marker is None or wanted.marker.evaluate(dict(_MARKERS))
+            applies = _applies(wanted)
         except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName) as error:
             problem = one_line(str(error).splitlines()[0])
             raise MlopsError(f"{place}: {problem}; write it as in lightgbm==4.6.0") from error
@@ -167,7 +181,7 @@ def _left_out(folder: Path, wanted: list[str], image: images.Image) -> list[str]
     found = []
     for text in (*wanted, *(line for wheel in wheels for line in _requires(wheel))):
         needed = Requirement(text)
-        applies = needed.marker is None or needed.marker.evaluate({**_MARKERS, "extra": ""})
+        applies = _applies(needed, extra="")
         needed.marker = None
         if applies and canonicalize_name(needed.name) not in there and str(needed) not in wanted:
             found.append(str(needed))
@@ -181,13 +195,6 @@ def _requires(wheel: Path) -> list[str]:
         [name] = [n for n in archive.namelist() if re.fullmatch("[^/]+[.]dist-info/METADATA", n)]
         metadata = BytesParser().parsebytes(archive.read(name), headersonly=True)
     return metadata.get_all("Requires-Dist", [])
-
-
-def is_needed(root: Path) -> bool:
-    """Return whether the team requires any package."""
-    file = root / FILE
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    return any(re.sub("#.*", "", line).strip() for line in text.splitlines())
 
 
 def _wheels(folder: Path) -> dict[str, bytes]:

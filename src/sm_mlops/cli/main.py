@@ -28,7 +28,7 @@ from sm_mlops.cli import (
 )
 from sm_mlops.cli import sandbox as sandbox_commands
 from sm_mlops.cli.console import fail, say
-from sm_mlops.errors import MlopsError, explained
+from sm_mlops.errors import MlopsError, explained, unreachable
 from sm_mlops.redaction import looks_secret
 
 app = typer.Typer(
@@ -123,9 +123,6 @@ def _line_for(error: Exception) -> str | None:
             return str(error)
     if "botocore" not in sys.modules:
         return None
-    if local:
-        from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
-
-        if isinstance(error, EndpointConnectionError | ConnectionClosedError):
-            return "the sandbox has stopped: run the command again"
+    if local and unreachable(error):
+        return "the sandbox has stopped: run the command again"
     return explained(error, os.environ.get("AWS_REGION") or "this region")

@@ -16,7 +16,7 @@ from sm_mlops.aws import Aws
 from sm_mlops.cli.console import connected, err, load_settings, out, pairs, say
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.display import tell
-from sm_mlops.errors import MlopsError, one_line
+from sm_mlops.errors import MlopsError, one_line, unreachable
 from sm_mlops.executions import Execution
 from sm_mlops.interruption import Terminated, terminable
 
@@ -184,11 +184,8 @@ def follow_to_the_end(
     except KeyboardInterrupt as interruption:
         raise _interrupted(aws, arn, interruption) from None
     except Exception as error:
-        from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
-
         # Such as credentials that have expired. A sandbox's executions end with it.
-        gone = isinstance(error, ConnectionClosedError | EndpointConnectionError)
-        if not (gone and aws.sandbox):
+        if not (aws.sandbox and unreachable(error)):
             _say_how_to_follow(aws, identifier)
         raise
     ended = execution.status in executions.FINAL

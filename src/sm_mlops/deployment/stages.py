@@ -136,15 +136,10 @@ def load(settings: Settings, name: str) -> Stage:
                 f"{place}: Parameters.MaxInstanceCount is {most}, less than InstanceCount {least}; "
                 "remove it for an endpoint that keeps its size"
             )
-    isolated = parameters.get(
-        "NetworkIsolation", declared.get("NetworkIsolation", {}).get("Default")
-    )
-    downloads = settings.aws.package_index and requirements.is_needed(settings.root)
-    if kind != "serverless" and isolated == "true" and downloads:
-        raise MlopsError(
-            f"{place}: without a network its endpoint cannot download {requirements.FILE}: set "
-            "aws.package_index to false in mlops.yaml, or Parameters.NetworkIsolation to false here"
-        )
+    default = declared.get("NetworkIsolation", {}).get("Default")
+    isolated = parameters.get("NetworkIsolation", default) == "true"
+    if isolated and kind != "serverless":  # which has no isolation
+        _require_wheels(settings, place)
     cost = content.get("Cost") or {}
     return Stage(
         name=name,
@@ -161,6 +156,15 @@ def load(settings: Settings, name: str) -> Stage:
         priced=", ".join(str(cost[key]) for key in ("Region", "Priced") if cost.get(key)),
         batch=_batch(content.get("Batch"), place),
     )
+
+
+def _require_wheels(settings: Settings, place: str) -> None:
+    """Raise MlopsError if an endpoint without a network would have to download packages."""
+    if settings.aws.package_index and requirements.is_needed(settings.root):
+        raise MlopsError(
+            f"{place}: without a network its endpoint cannot download {requirements.FILE}: set "
+            "aws.package_index to false in mlops.yaml, or Parameters.NetworkIsolation to false here"
+        )
 
 
 def _content(file: Path, place: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from sm_mlops import stacks, templates
+from sm_mlops import objects, stacks, templates
 from sm_mlops.aws import DENIED, Aws, error_code, exists, ignoring, split_s3
 from sm_mlops.deployment import endpoints, transform
 from sm_mlops.deployment.stages import FOLDER as INFRA
@@ -102,9 +102,9 @@ def require(aws: Aws, there: Aws, stage: Stage, console: Console) -> None:
             f"mlops.yaml: monitoring.stages has {stage.name}, but {why}: take it out, and run "
             f"{aws.command} monitor {stage.name} --run"
         )
-    if stage.batch and not stage.parameters.get("ExecutionRoleArn"):
-        _require_places(aws, stage, place)
     if stage.batch:
+        if not stage.parameters.get("ExecutionRoleArn"):
+            _require_places(aws, stage, place)
         _require_exact(there, stage.batch.input, place)
     if wanted := expressions(settings, stage):
         present = _require_permission(there, stage, aws.command)
@@ -177,12 +177,11 @@ def _require_places(aws: Aws, stage: Stage, place: str) -> None:
 
 def _require_exact(there: Aws, address: str, place: str) -> None:
     """Raise MlopsError if a job would read more than an object or a folder: its prefix is text."""
-    bucket, key = split_s3(address)
+    _, key = split_s3(address)
     if key.endswith("/"):
         return
     with ignoring(*DENIED, "NoSuchBucket"):
-        found = there.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=2).get("Contents", ())
-        if others := [item["Key"] for item in found if item["Key"] != key]:
+        if others := [name for name in objects.first(there, address, 2) if name != key]:
             raise MlopsError(
                 f"{place}: Batch.Input: each job would read {others[0]}, too, because its name "
                 f"begins with {key}: end the name of a folder with /, or move one of them"

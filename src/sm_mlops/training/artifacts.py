@@ -159,9 +159,7 @@ def data_in_s3(aws: Aws, uri: str) -> Dataset:
     if not key:
         uri = f"s3://{bucket}/"
     elif not key.endswith("/"):
-        # In the order of their names, so that an object of exactly this one is the first.
-        found = aws.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=2).get("Contents", [])
-        names = [item["Key"] for item in found]
+        names = objects.first(aws, uri, 2)
         if key not in names:
             # SageMaker's prefix is text: without a slash it takes lake/2026-rejected, too.
             uri = f"{uri}/"
