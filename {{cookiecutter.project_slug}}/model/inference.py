@@ -13,7 +13,8 @@ Errors:    status 400, 406 or 415, and {"error": ..., "column": ..., "row": ...}
            be status 500, which rings the alarms of the endpoint. In a batch transform job with
            JSON Lines, such an object is the line of a row that cannot be predicted.
 
-You may replace this file as long as requests and responses keep this format. SageMaker calls model_fn and transform_fn.
+You may replace this file as long as requests and responses keep this format. SageMaker calls
+model_fn and transform_fn.
 By itself: python model/inference.py, after preprocess.py and train.py, which it runs first, asks
 for some test rows.
 """
