@@ -12,6 +12,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from email.parser import BytesParser
 from pathlib import Path
 
@@ -86,9 +87,10 @@ def files(
     }
 
 
-def is_needed(root: Path) -> bool:
-    """Return whether the team requires any package. Raises MlopsError for an unreadable file."""
-    return any(_lines(root))
+def is_needed(root: Path, image: images.Image) -> bool:
+    """Return whether the team requires what the image lacks. Raises MlopsError as `files` does."""
+    wanted = _checked(_lines(root), image, image.pins)
+    return any(_applies(r) and canonicalize_name(r.name) not in image.pins for r in wanted)
 
 
 def _lines(root: Path) -> list[str]:
@@ -176,25 +178,36 @@ def _packed(
 def _left_out(folder: Path, wanted: list[str], image: images.Image) -> list[str]:
     """Return the requirements that nothing in the folder or the image meets: pip heeds markers as
     they are on this machine. Source: https://github.com/pypa/pip/issues/11664"""
-    wheels = list(folder.glob("*.whl"))
-    there = {canonicalize_name(wheel.name.partition("-")[0]) for wheel in wheels} | set(image.pins)
-    found = []
-    for text in (*wanted, *(line for wheel in wheels for line in _requires(wheel))):
-        needed = Requirement(text)
-        applies = _applies(needed, extra="")
+    wheels = {canonicalize_name(w.name.partition("-")[0]): w for w in folder.glob("*.whl")}
+    found, seen = list[str](), set[str]()
+    left = [needed for needed in map(Requirement, wanted) if _applies(needed)]
+    while left:
+        needed = left.pop()
         needed.marker = None
-        if applies and canonicalize_name(needed.name) not in there and str(needed) not in wanted:
-            found.append(str(needed))
+        name, text = canonicalize_name(needed.name), str(needed)
+        if text in seen:
+            continue
+        seen.add(text)
+        if name in wheels:
+            extras = ("", *needed.extras)
+            more = _requires(wheels[name])
+            left += [each for each in more if any(_applies(each, extra=e) for e in extras)]
+        elif name not in image.pins and text not in wanted:
+            found.append(text)
     return found
 
 
-def _requires(wheel: Path) -> list[str]:
+def _requires(wheel: Path) -> list[Requirement]:
     """Return what a wheel requires, by its metadata."""
     with zipfile.ZipFile(wheel) as archive:
         # Other packages that it brings along are deeper inside.
         [name] = [n for n in archive.namelist() if re.fullmatch("[^/]+[.]dist-info/METADATA", n)]
         metadata = BytesParser().parsebytes(archive.read(name), headersonly=True)
-    return metadata.get_all("Requires-Dist", [])
+    found = []
+    for line in metadata.get_all("Requires-Dist", []):
+        with suppress(InvalidRequirement):  # of a form that only an old pip reads
+            found.append(Requirement(line))
+    return found
 
 
 def _wheels(folder: Path) -> dict[str, bytes]:

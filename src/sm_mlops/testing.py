@@ -144,6 +144,7 @@ def stage_problems(root: Path, name: str) -> list[str]:
     settings = load(root)
     try:
         stage = stages.load(settings, name)
+        stages.require_wheels(settings, stage)
     except MlopsError as error:
         return [str(error)]
     if wrong := watch.problem(settings, stage):

@@ -52,18 +52,24 @@ def test_values_become_the_text_that_cloudformation_accepts(repo: Repo) -> None:
 def test_an_endpoint_without_a_network_cannot_download_packages(repo: Repo) -> None:
     requirements = repo.root / "model" / "requirements.txt"
     requirements.parent.mkdir(exist_ok=True)
-    requirements.write_text("# none yet\n\n")
-    stages.load(repo.configure(aws={"package_index": True}), "staging")
+    settings = repo.configure(aws={"package_index": True})
+    nothing = ["# none yet\n\n", "\ufeff# none\r\n", "numpy\n", 'foo; sys_platform == "win32"\n']
+    for text in nothing:
+        requirements.write_text(text, encoding="utf-8")
+        stages.require_wheels(settings, stages.load(settings, "staging"))
     requirements.write_text("lightgbm==4.6.0\n")
     for kind in ("real-time", "asynchronous", "batch"):
         repo.stage("qa", Parameters={"EndpointKind": kind})
+        # What is there can still be called, rolled back and deleted.
+        stage = stages.load(repo.settings(), "qa")
         with pytest.raises(MlopsError, match=r"infra/qa\.json: .* set aws\.package_index to false"):
-            stages.load(repo.settings(), "qa")
+            stages.require_wheels(repo.settings(), stage)
     for given in ({"EndpointKind": "serverless"}, {"NetworkIsolation": False}):
         repo.stage("qa", Parameters=given)
-        stages.load(repo.settings(), "qa")
+        stages.require_wheels(repo.settings(), stages.load(repo.settings(), "qa"))
     repo.stage("qa", Parameters={"EndpointKind": "real-time"})
-    stages.load(repo.configure(aws={"package_index": False}), "qa")
+    settings = repo.configure(aws={"package_index": False})
+    stages.require_wheels(settings, stages.load(settings, "qa"))
 
 
 def test_tags_of_a_stage_are_those_of_its_stack(repo: Repo) -> None:

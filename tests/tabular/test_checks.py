@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from model_case import Case, DataError, model_schema
@@ -71,6 +72,23 @@ def test_allowed_numbers_may_be_written_otherwise(case: Case, mark: str, values:
     assert checked(case, content, x={"allowed": allowed}) == []
     with pytest.raises(DataError, match="is not allowed"):
         checked(case, content, x={"allowed": allowed[:1]})
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [
+        ("12345678901234567890", ["12345678901234567891"]),
+        ("9007199254740993", ["9007199254740992"]),
+        ("007", ["7"]),
+        ("7", ["07", "08"]),
+    ],
+)
+def test_codes_and_long_numbers_are_allowed_as_they_are_written(
+    value: str, allowed: list[str]
+) -> None:
+    found = checks._allowed(pa.chunked_array([[value]]), "x", allowed, ".")
+    assert found == (0, f"{value!r} is not allowed")
+    assert checks._allowed(pa.chunked_array([[value]]), "x", [*allowed, value], ".") is None
 
 
 def test_numbers_with_commas_are_checked_as_they_are_read(case: Case) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,33 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
+PADDED = {
+    "%b %d, %Y": ["Feb  1, 2024", "Feb 1, 2024", "Feb1, 2024", "Feb 01, 2024"],
+    "%B %d, %Y %H:%M": ["February  1, 2024 10:00", "February 1, 2024 10:00"],
+    "%m/%d/%Y": ["2/ 1/2024", "2/1/2024", "02/01/2024", " 2/ 1/2024"],
+    "%Y-%m-%d": ["2024-2- 1", "2024-02-01"],
+    "%d %b %Y": [" 1 Feb 2024", "1 Feb 2024"],
+}
+
+
+@pytest.mark.parametrize("form", PADDED)
+def test_days_may_be_padded_and_no_month_has_more_than_it_has(form: str) -> None:
+    found = encoding.parse_dates(pa.array(PADDED[form]), form).to_pylist()
+    assert {date and date.date().isoformat() for date in found} == {"2024-02-01"}
+    late = [re.sub(r"( 1|0?1)(?=[, ]|/2024|$)", "30", text, count=1) for text in PADDED[form]]
+    assert all("30" in text for text in late), late
+    assert set(encoding.parse_dates(pa.array(late), form).to_pylist()) == {None}
+
+
 @pytest.mark.parametrize("bad", ["garbage", "2026-13-01T10:00:00", "2026-02-30"])
 def test_the_row_that_is_no_date_is_named_and_not_a_good_one_before_it(bad: str) -> None:
     good = ["2026-01-01T10:00:00.5", "2026-01-01T10:00:00", "2026-01-01"]
     for at in range(4):
-        with pytest.raises(Misfit) as refused:
-            encoding._parsed(pa.array([*good[:at], bad, *good[at:]]), "d", None, False)
-        assert (refused.value.row, refused.value.value) == (at, bad)
+        texts = [*good[:at], bad, *good[at:]]
+        for more in ([], ["1704067200000"]):
+            with pytest.raises(Misfit) as refused:
+                encoding._parsed(pa.array([*more, *texts]), "d", None, False)
+            assert (refused.value.row, refused.value.value) == (at + len(more), bad)
 
 
 def prepared(case: Case, dates: list[Any]) -> model_schema.Schema:

@@ -117,6 +117,8 @@ def test_one_outlier_is_not_a_thousandth_of_the_rows() -> None:
         after = summary("number", [n % 20_000 for n in range(100_000 - beyond)] + [10**6] * beyond)
         [each] = drift.columns([old], [after], {}, zero)
         assert {test.kind for test in each.tests if test.fails(90)} == expected
+    [each] = drift.columns([old], [summary("number", [10**6] * 5_000)], {}, zero)
+    assert [test.text[:15] for test in each.tests if test.kind == "outside"] == ["100.0% outside "]
 
 
 def test_frequent_values_are_counted_among_very_many_others() -> None:

@@ -205,6 +205,17 @@ def test_what_only_another_system_requires_is_packed_too(
     }
 
 
+def test_what_an_extra_requires_on_another_system_is_left_out_by_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(requirements._MARKERS, "sys_platform", "other")
+    needs = 'loop; extra == "fast" and sys_platform == "other"'
+    make_wheel(tmp_path, "web", "1", requires=needs)
+    make_wheel(tmp_path, "old", "1", requires="web (>=1.*)")
+    for wanted, left in (["web"], []), (["web[fast]"], ["loop"]), (["old"], []):
+        assert requirements._left_out(tmp_path, wanted, IMAGE) == left
+
+
 @pytest.mark.slow
 def test_another_requirement_is_other_code(repo: Repo) -> None:
     def codes() -> set[str]:

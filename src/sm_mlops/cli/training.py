@@ -104,6 +104,9 @@ def run(
     if why.startswith("-"):
         raise MlopsError("--reason begins with a hyphen, and jobs would take it for an option")
     with connected(context) as aws, terminable():
+        if aws.settings.aws.package_index:
+            for name in stages.names(aws.settings):
+                stages.require_wheels(aws.settings, stages.load(aws.settings, name))
         try:
             wanted = plan(aws, overrides, say)
             if aws.settings.monitoring.stages:

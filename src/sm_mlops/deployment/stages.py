@@ -136,10 +136,6 @@ def load(settings: Settings, name: str) -> Stage:
                 f"{place}: Parameters.MaxInstanceCount is {most}, less than InstanceCount {least}; "
                 "remove it for an endpoint that keeps its size"
             )
-    default = declared.get("NetworkIsolation", {}).get("Default")
-    isolated = parameters.get("NetworkIsolation", default) == "true"
-    if isolated and kind != "serverless":  # which has no isolation
-        _require_wheels(settings, place)
     cost = content.get("Cost") or {}
     return Stage(
         name=name,
@@ -158,12 +154,17 @@ def load(settings: Settings, name: str) -> Stage:
     )
 
 
-def _require_wheels(settings: Settings, place: str) -> None:
-    """Raise MlopsError if an endpoint without a network would have to download packages."""
-    if settings.aws.package_index and requirements.is_needed(settings.root):
+def require_wheels(settings: Settings, stage: Stage) -> None:
+    """Raise MlopsError if the stage's endpoint, without a network, would have to download packages
+    of a version that is trained now."""
+    declared = templates.parameters(template(settings)).get("NetworkIsolation", {})
+    isolated = stage.parameters.get("NetworkIsolation", declared.get("Default")) == "true"
+    downloads = isolated and stage.kind != "serverless" and settings.aws.package_index
+    if downloads and requirements.is_needed(settings.root, settings.container):
         raise MlopsError(
-            f"{place}: without a network its endpoint cannot download {requirements.FILE}: set "
-            "aws.package_index to false in mlops.yaml, or Parameters.NetworkIsolation to false here"
+            f"{FOLDER}/{stage.name}.json: without a network its endpoint cannot download "
+            f"{requirements.FILE}: set aws.package_index to false in mlops.yaml, or "
+            "Parameters.NetworkIsolation to false here"
         )
 
 

@@ -4,6 +4,7 @@ them with the champion's.
 Must not know about files.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -76,14 +77,21 @@ def _beyond(
 def _allowed(values: pa.ChunkedArray, column: str, limit: list[Any], mark: str) -> Found:
     codes, texts = encoding.distinct(values)
     known = {encoding.value_text(item) for item in limit}
-    numbers = {parse_number(text) for text in known if text and is_number(text)}
-
-    def is_allowed(text: str) -> bool:
-        return text in known or (is_number(text, mark) and parse_number(text, mark) in numbers)
-
-    other = [i for i, text in enumerate(texts) if text is not None and not is_allowed(text)]
+    numbers = {_number(text, POINT) for text in known if text} - {None}
+    other = [
+        i
+        for i, text in enumerate(texts)
+        if text is not None and text not in known and _number(text, mark) not in numbers
+    ]
     bad = np.flatnonzero(np.isin(codes, other))
     return _first(bad, lambda row: f"{texts[codes[row]]!r} is not allowed")
+
+
+def _number(text: str, mark: str) -> float | None:
+    """Return a number, whole ones in full; None for a code such as 007, and for any other text."""
+    if re.fullmatch("-?[0-9]+", text):
+        return int(text) if str(int(text)) == text else None
+    return parse_number(text, mark) if is_number(text, mark) else None
 
 
 def _unique(values: pa.ChunkedArray, column: str, limit: bool, mark: str) -> Found:

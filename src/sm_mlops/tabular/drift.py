@@ -169,8 +169,9 @@ def _mismatched(
 def _outside(before: Summary, after: Summary, limits: Mapping[str, float]) -> Test:
     points, low, high = np.array(after.points), before.min, before.max
     share = float(np.mean((points < low) | (points > high)))
-    if len(points) < after.present:  # its ends stand for many rows, however few are outside
-        share = max(0.0, share - 2 / len(points))
+    if len(points) < after.present:  # where an end is alone outside, it may be a single row
+        alone = (points[0] < low <= points[1]) + (points[-1] > high >= points[-2])
+        share -= alone / len(points)
     expected = min(1.0, 2 / (before.present + 1))  # of rows of the same distribution
     text = f"{share:.1%} outside the training range {number(low or 0)} to {number(high or 0)}"
     chance = _by_chance(expected, before.present, share, after.present)

@@ -213,9 +213,7 @@ def _parsed(text: pa.Array, name: str, form: str | None, zoned: bool | None) -> 
         array = pc.coalesce(array.cast(pa.timestamp("us")), count.cast(pa.timestamp("ms")))
     bad = pc.index(pc.and_(text.is_valid(), array.is_null()), True).as_py()
     if bad >= 0:
-        if not pc.any(number).as_py():
-            bad = _first_bad(dates, form, bad)
-        raise _no_date(name, bad, text, zoned)
+        raise _no_date(name, _first_bad(dates, form, bad), text, zoned)
     return array
 
 
@@ -277,9 +275,11 @@ def _strptime(text: pa.Array, form: str, unit: str) -> pa.Array:
     which Arrow takes for one of the next month."""
     found = pc.strptime(text, format=form, unit=unit, error_is_null=True)
     early = pc.less_equal(pc.day(found), 3).fill_null(False)
-    before = re.escape(form.partition("%d")[0])
-    before = re.sub("%[bB]", "[A-Za-z]+", re.sub("%[Ym]", "[0-9]+", before))
-    days = pc.extract_regex(text.filter(early), rf"^\s*{before}(?P<day>[0-9]+)").field("day")
+    # Arrow, too, lets blanks stand or lack between the parts.
+    before = re.escape(form.partition("%d")[0]).replace("\\ ", r"\s*")
+    before = re.sub("%[bB]", r"\\s*[A-Za-z]+", re.sub("%[Ym]", r"\\s*[0-9]+", before))
+    match = pc.extract_regex(text.filter(early), rf"^\s*{before}\s*(?P<day>[0-9]+)")
+    days = pc.struct_field(match, "day")
     moved = pc.not_equal(days.cast(pa.int64()), pc.day(found.filter(early)))
     if not pc.any(moved).as_py():
         return found
