@@ -6,6 +6,7 @@ Must not know about files.
 
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -87,10 +88,10 @@ def _allowed(values: pa.ChunkedArray, column: str, limit: list[Any], mark: str) 
     return _first(bad, lambda row: f"{texts[codes[row]]!r} is not allowed")
 
 
-def _number(text: str, mark: str) -> float | None:
+def _number(text: str, mark: str) -> float | Decimal | None:
     """Return a number, whole ones in full; None for a code such as 007, and for any other text."""
     if re.fullmatch("-?[0-9]+", text):
-        return int(text) if str(int(text)) == text else None
+        return None if re.match("-?0[0-9]", text) else Decimal(text)
     return parse_number(text, mark) if is_number(text, mark) else None
 
 
