@@ -84,7 +84,7 @@ def problem(name: str, environment: str | None, region: str) -> str | None:
     if not environment:
         return (
             "image_environment is missing: name a file with the packages of the image "
-            "(pip freeze inside of it), which the sandbox installs"
+            "(pip list --format=freeze inside of it), which the sandbox installs"
         )
     return None
 

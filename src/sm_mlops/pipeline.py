@@ -1,8 +1,9 @@
 """The base of `pipeline/definition.py`: the SageMaker SDK with this repo's account, image, network
 and code filled in.
 
-Public: definitions use `Repo`, which returns objects of the SDK's own classes. No other module of
-the tool imports the SDK. Importing it takes seconds, so import this module only where it is needed.
+Public: definitions use `Repo`, which returns objects of the SDK's own classes. Of the
+tool, only `monitoring/definition.py` imports the SDK as well. Importing it takes seconds, so import
+this module only where it is needed.
 Compiling calls no service: the S3 address of code follows from its content.
 """
 

@@ -15,8 +15,8 @@ Errors:    status 400, 406 or 415, and {"error": ..., "column": ..., "row": ...}
 
 You may replace this file as long as requests and responses keep this format. SageMaker calls
 model_fn and transform_fn.
-By itself: python model/inference.py, after preprocess.py and train.py, which it runs first, asks
-for some test rows.
+By itself: python model/inference.py predicts a few test rows, after preprocess.py and train.py,
+which it runs first.
 """
 
 from pathlib import Path

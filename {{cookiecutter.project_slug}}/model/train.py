@@ -7,7 +7,7 @@ In:   train, validation, rows: typed rows after `features` of preprocess.py, as 
       sm_mlops.tabular.encoder encodes rows as float32: `.encode(rows)` is (rows, features), NaN
       where missing; `.save(folder)` and `Encoding.load(folder)` keep it.
 Out:  fit and load: any object. predict: (rows, classes) probabilities in the order of
-      `.schema.classes`, or (rows,) quantities. save: files in `folder`, which load gets back.
+      `.schema.classes`, or (rows,) quantities. save: files in `folder`, which load reads.
 
 fit runs in the job; load once and predict for each request at the endpoint.
 By itself: python model/train.py, after preprocess.py, which it runs first.

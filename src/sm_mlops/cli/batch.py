@@ -66,8 +66,9 @@ def predict(
 
     `Input` has JSON Lines, not compressed. A folder of `Output`, named after the time, gets each
     row with its prediction, or why it has none, as `SageMakerOutput`. The stage's role reads
-    `PROJECT/batch/STAGE/input/` and writes `PROJECT/batch/STAGE/output/` of the bucket; for other
-    folders, set `ExecutionRoleArn`.
+    folders in `PROJECT/batch/STAGE/input/` and writes to folders in `PROJECT/batch/STAGE/output/`
+    of the bucket; for others, set `ExecutionRoleArn` to a role with the path
+    `/sm-mlops/PROJECT/STAGE/`.
 
     **Examples**
 

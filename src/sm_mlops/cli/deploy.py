@@ -143,9 +143,9 @@ def deploy(
     """Deploy an approved version to a stage, and wait until its endpoint runs this version.
 
     The version is named by its ARN: nothing ever deploys "the latest". Deploying the running
-    version again changes nothing, unless infra/ has changed. Waits while the stage is busy, in
-    GitHub Actions also until the version before is tested. At a terminal, asks before it changes
-    production. Ctrl-C stops following, not the deployment.
+    version again changes nothing, unless infra/ has changed. Waits while the stage is busy; in
+    GitHub Actions, also until the version before it has been tested. At a terminal, asks before it
+    changes production. Ctrl-C stops following, not the deployment.
 
     **Examples**
 
@@ -353,9 +353,9 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
     """Allow exactly the accounts in infra/*.json to read what they deploy.
 
     Changes this project's statements in the policies of the model package group, the artifact
-    bucket, the key and the ECR repository of an image of your own. The platform's bucket is changed
-    by the platform's stack, which keeps the accounts it has. Run it again when a stage moves to
-    another account.
+    bucket, the key and the ECR repository of an image of your own. The accounts that may read the
+    platform's bucket only grow, because other projects may need them. Run it again when a stage
+    moves to another account.
 
     **Example**
 

@@ -51,8 +51,8 @@ def smoke(
     """Test a stage's endpoint with the rows registered with its version.
 
     Sends them in each content type, compares the answers with the evaluation, measures the latency
-    and sends rows that must be refused. The exit code is 1 if a check fails. Of a stage that is
-    batch only, checks that it has the version's model, and predicts nothing.
+    and sends rows that must be refused. The exit code is 1 if a check fails. For a
+    stage that is batch only, it checks that the stage has the version's model, and predicts nothing.
 
     **Examples**
 
@@ -129,8 +129,8 @@ def invoke(
 ) -> None:
     """Call a stage's endpoint with your own rows, and print the answer.
 
-    The file that trains can be asked with: CSV in any dialect, Parquet, JSON, Feather, ORC. Its
-    target is ignored. All rows get one answer, in their order; an error names the row of the file.
+    Takes the files that training takes: CSV in any dialect, Parquet, JSON, Feather, ORC. A target
+    column is ignored. All rows get one answer, in their order; an error names the row of the file.
     Each request has an inference ID, by which `mlops monitor` finds labels that come later.
 
     **Examples**

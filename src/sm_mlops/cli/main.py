@@ -43,7 +43,8 @@ app = typer.Typer(
     **From nothing to production**
 
     - `mlops run` trains and registers a version that passes the quality gate
-    - `mlops approve 3` allows version 3 to be deployed, and prints the command
+    - `mlops approve 3` approves version 3, which starts its deployment in a connected repo;
+      without one, the next two commands deploy it
     - `mlops deploy staging --model-package-arn ARN`, then `mlops smoke staging`
     - `mlops deploy production --model-package-arn ARN`; back with `mlops rollback production`
     - `mlops status` shows what runs where

@@ -138,7 +138,8 @@ def approve(
 ) -> None:
     """Approve a version: it may be deployed, and becomes the champion for new versions.
 
-    This sets the status in the Model Registry, as Studio does.
+    This sets the status in the Model Registry, as Studio does. In a connected repo it starts the
+    deployment.
 
     **Example**
 

@@ -41,8 +41,8 @@ LONGEST_WAIT = 10.0  # seconds for a message
 def drift(context: typer.Context, yes: Yes = False) -> None:
     """Show what happens after production: a batch, requests that drift, an alarm, a training.
 
-    Needs a model in production, as `mlops sandbox demo` leaves it. Moves the sandbox's clock by
-    two days.
+    Needs a model in production, as `mlops sandbox demo` leaves it. Sets `monitoring.stages` and
+    `retraining.on_drift` in mlops.yaml, after asking, and moves the sandbox's clock by two days.
     """
     context.obj = True
     ask = not yes and attended()

@@ -71,7 +71,7 @@ def run(
     reason: Annotated[
         str,
         typer.Option(
-            envvar="MLOPS_REASON", help="Why it is trained, kept with the execution; one line."
+            envvar="MLOPS_REASON", help="Reason for the training, kept with the execution; one line."
         ),
     ] = "",
     wait: Annotated[bool, typer.Option(help="Follow the execution to its end.")] = True,
@@ -82,14 +82,15 @@ def run(
         typer.Option(
             "--if-changed",
             envvar="MLOPS_IF_CHANGED",
-            help="Train only what no execution of this commit's history was trained from; "
-            "with --set, always.",
+            help="Train only if no execution of this commit's history has trained the same code, "
+            "settings and data; with --set, always.",
         ),
     ] = False,
 ) -> None:
     """Train, evaluate and register: update the pipeline, start it and follow it.
 
-    Ctrl-C stops following, not the execution; SIGTERM, with which a CI ends a job, stops both.
+    Ctrl-C stops following, and the execution continues. SIGTERM, which CI sends to a job that it
+    ends, stops both.
     The exit code is 0 if a version was registered.
     `--set WaiveChampion=yes` registers a version although the champion cannot be scored.
     """

@@ -54,7 +54,7 @@ def find(path: Path) -> list[Path]:
             if some:
                 break
         if not some:
-            raise DataError(f"{path}: no .csv, .tsv or .parquet file in this folder")
+            raise DataError(f"{path}: no CSV, Parquet, JSON, JSON Lines, Feather or ORC file in it")
         files = some
     for file in files:
         if file.stat().st_size == 0:

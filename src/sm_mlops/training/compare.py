@@ -44,9 +44,9 @@ def load(aws: Aws, number: int) -> Side:
     if found.approval == "Rejected":
         notes.append(f"version {number} is rejected")
     if not found.artifacts or not all(objects.exists(aws, uri) for uri in found.artifacts):
-        notes.append(f"version {number} has no artifact any more, so it cannot be deployed")
+        notes.append(f"version {number} no longer has its artifact, so it cannot be deployed")
     if gate is None:
-        notes.append(f"version {number} has no evaluation any more")
+        notes.append(f"version {number} no longer has its evaluation")
     elif about is None:
         notes.append(f"version {number} was made by an older tool: only metrics and data are known")
     place = artifacts.trained_on(aws, found.execution)

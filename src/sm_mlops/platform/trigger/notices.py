@@ -243,7 +243,8 @@ def _failed(event: dict[str, Any], _: Any) -> Notice:
 def _ended(watches: bool, stage: str, status: str) -> tuple[str, str, list[str]]:
     """Return the subject, what ended, and what to do, of a stage's stack or of its second one."""
     what = f"the schedules and alarm of {stage}" if watches else f"stage {stage}"
-    deploy, destroy = (f"mlops {verb} {stage}   tries it again" for verb in ("deploy", "destroy"))
+    deploy = f"mlops deploy {stage} --model-package-arn ARN   tries it again"
+    destroy = f"mlops destroy {stage}   tries it again"
     if status == "DELETE_FAILED":
         # The second stack is also deleted by a deployment that no longer wants it.
         to_do = [f"{deploy}, if the stage stays", f"{destroy}, if not"] if watches else [destroy]
