@@ -5,9 +5,14 @@ Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or new
 acts on nothing but the new folder, and it never fails: cookiecutter would delete the repo.
 """
 
-import json
 import os
 import sys
+
+if __name__ == "__main__":
+    # Cookiecutter puts this script into the temp folder, where anybody may put a json.py.
+    del sys.path[0]
+
+import json
 
 # The hook before this one admits only letters, digits, '-', '_' and '.' in these names.
 FOLDER = "{{ cookiecutter.project_slug }}"

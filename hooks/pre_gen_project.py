@@ -4,10 +4,15 @@ Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or new
 but the answers.
 """
 
-import json
 import os
-import re
 import sys
+
+if __name__ == "__main__":
+    # Cookiecutter puts this script into the temp folder, where anybody may put a json.py.
+    del sys.path[0]
+
+import json
+import re
 
 # Answers are rendered into this file. As JSON in a raw string, they stay data whatever they hold.
 ANSWERS = r"""{{ cookiecutter | tojson }}"""

@@ -193,6 +193,46 @@ def test_a_lock_with_conflict_markers_can_be_renewed_and_a_failure_leaves_it(
     assert "--upgrade" in calls.read_text()
 
 
+def test_a_group_that_another_has_replaced_is_set_up_again(tmp_path: Path) -> None:
+    """Jenkins keeps its workspace: the next build finds the .venv of the last stage."""
+    here, calls = tmp_path / "a repo", tmp_path / "calls"
+    venv = here / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    (here / "Makefile").write_bytes((RENDERED / "Makefile").read_bytes())
+    for name in ("pyproject.toml", "requirements.lock", "tool.txt"):
+        (here / name).touch()
+    (venv / "uv").write_text(f'#!/bin/sh\necho "$@" >>{calls}\n')
+    (venv / "python").write_text("#!/bin/sh\n")
+    for program in venv.iterdir():
+        program.chmod(0o755)
+    for group in ("dev", "train", "train", "dev"):
+        done = run("make", "setup", f"FOR={group}", cwd=here, MAKEFLAGS="", MAKELEVEL="0")
+        assert done.code == 0, done.err
+    said = calls.read_text()
+    assert re.findall(r"--group (\w+)", said) == ["dev", "train", "dev"]
+    assert said.count("pip sync") == 3
+
+
+def test_a_virtual_environment_that_could_not_be_made_is_made_again(tmp_path: Path) -> None:
+    """Without python3-venv, Debian's `python3 -m venv` leaves one without pip."""
+    (tmp_path / "Makefile").write_bytes((RENDERED / "Makefile").read_bytes())
+    for name in ("pyproject.toml", "requirements.lock", "tool.txt"):
+        (tmp_path / name).touch()
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/sh
+[ "$1" = -m ] || exec {sys.executable} "$@"
+mkdir -p "$3/bin"; printf '#!/bin/sh\\n' >"$3/bin/python"; chmod +x "$3/bin/python"
+echo "ensurepip is not available"; exit 1
+"""
+    )
+    python.chmod(0o755)
+    for _ in range(2):
+        done = run("make", "setup", "PYTHON=./python", cwd=tmp_path, MAKEFLAGS="", MAKELEVEL="0")
+        assert done.code == 2 and "ensurepip is not available" in done.out, done.err
+        assert not (tmp_path / ".venv").exists()
+
+
 def test_an_environment_that_is_given_is_used_as_it_is(tmp_path: Path) -> None:
     """So the template's own environment, with the tool from its source, serves its renders."""
     (tmp_path / "Makefile").write_bytes((RENDERED / "Makefile").read_bytes())

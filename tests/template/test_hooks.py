@@ -54,6 +54,19 @@ def test_a_hook_needs_nothing_but_the_interpreter(hook: Path, tmp_path: Path) ->
     assert not (tmp_path / ".git").exists()
 
 
+def test_modules_in_the_temp_folder_are_not_imported(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    """Anybody on the machine may write there, and cookiecutter runs the hooks from it."""
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    for name in ("hashlib", "importlib", "json", "re", "shutil", "subprocess", "types"):
+        (temp / f"{name}.py").write_text("raise SystemExit('imported from the temp folder')\n")
+    done = elsewhere(TMPDIR=str(temp))
+    assert done.code == 0, done.out + done.err
+    assert (repo_of(tmp_path) / ".git").exists() and (repo_of(tmp_path) / "tool.txt").exists()
+
+
 @pytest.mark.parametrize(
     "answer",
     ['"""', '""""', "\\", '\\"""', '"""\nx = 1\n"""', "\0", "\u2028", "\udc80", "'", "</script>"],

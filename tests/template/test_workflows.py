@@ -77,9 +77,8 @@ def test_there_are_three_workflows(repo: Rendered) -> None:
 def test_the_workflows_fit_github_s_schema(repo: Rendered) -> None:
     done = schema(repo.path, "github-workflows", *map(path, NAMES))
     assert done.code == 0, done.out
-    for name, file in (("dependabot", ".github/dependabot.yml"), ("renovate", "renovate.json")):
-        done = schema(repo.path, name, file)
-        assert done.code == 0, done.out
+    done = schema(repo.path, "dependabot", ".github/dependabot.yml")
+    assert done.code == 0, done.out
 
 
 def test_actionlint_and_shellcheck_find_nothing(repo: Rendered) -> None:
@@ -406,17 +405,6 @@ def test_nothing_but_mlops_runs_with_credentials(repo: Rendered) -> None:
 def test_dependabot_keeps_the_actions_fresh(repo: Rendered) -> None:
     [update] = yaml.safe_load(repo.text(".github/dependabot.yml"))["updates"]
     assert (update["package-ecosystem"], update["directory"]) == ("github-actions", "/")
-
-
-def test_renovate_keeps_the_python_pins_fresh_but_those_of_the_image(repo: Rendered) -> None:
-    found = json.loads(repo.text("renovate.json"))
-    [pattern] = found["pip_requirements"]["managerFilePatterns"]
-    assert re.fullmatch(pattern.strip("/"), "requirements.lock")
-    [kept] = [rule for rule in found["packageRules"] if rule.get("enabled") is False]
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    assert kept["matchPackageNames"] == [pin.partition("==")[0] for pin in extras["tabular"]]
 
 
 def test_both_ways_to_sign_in_differ_in_nothing_else(bake: Bake) -> None:
