@@ -22,6 +22,8 @@ from sm_mlops.cli import deploy, training
 from sm_mlops.cli.main import app
 from sm_mlops.deployment import batch, merged
 from sm_mlops.errors import MlopsError
+from sm_mlops.executions import Execution, Step
+from sm_mlops.training import run
 from sm_mlops.training.run import ensure_model_package_group
 
 
@@ -192,6 +194,40 @@ def interrupted_run(
 
 def started(account: Aws) -> list[str]:
     return [item["PipelineExecutionArn"] for item in executions.summaries(account)]
+
+
+GATE = Step("QualityGate", "Failed", kind="Fail")
+
+
+@pytest.mark.parametrize(
+    ("status", "steps", "own", "code", "follows"),
+    [
+        ("Executing", (), True, 0, True),
+        ("Succeeded", (), True, 0, False),
+        ("Failed", (GATE,), True, 1, False),
+        ("Failed", (GATE,), False, 0, False),
+    ],
+    ids=["under way", "done", "stopped by the gate", "of an earlier commit"],
+)
+def test_a_build_that_is_started_again_ends_as_its_execution_does(
+    account: Aws,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    steps: tuple[Step, ...],
+    own: bool,
+    code: int,
+    follows: bool,
+) -> None:
+    """GitHub takes its result for that of the commit."""
+    found = Execution("arn:aws:sagemaker:::pipeline/churn/execution/x1", status, "", steps)
+    of = commit.current(account.settings.root) if own else "0" * 40
+    followed: list[str] = []
+    monkeypatch.setattr(training, "connected", lambda context: nullcontext(account))
+    monkeypatch.setattr(run, "trained", lambda *_: (found, of))
+    monkeypatch.setattr(training, "follow_to_the_end", lambda aws, arn, *_: followed.append(arn))
+    done = CliRunner().invoke(app, ["run", "--if-changed"])
+    assert (done.exit_code, followed) == (code, [found.arn] * follows), done.output
+    assert "nothing to train" in done.output and started(account) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

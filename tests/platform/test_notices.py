@@ -232,7 +232,8 @@ def steps(*given: dict[str, Any]) -> dict[str, Any]:
             "churn: deleting the schedules and alarm of production failed",
             [
                 "Deleting the schedules and alarm of production of churn ended as DELETE_FAILED.",
-                "mlops deploy production --model-package-arn ARN   tries it again, if the stage stays",
+                "mlops deploy production --model-package-arn ARN   tries it again, if the "
+                "stage stays",
                 "mlops destroy production   tries it again, if not",
             ],
         ),

@@ -14,7 +14,7 @@ from workflow_expressions import Unsupported
 from workflow_reader import Action, ActionFailed, Work, git
 
 CHECKOUT = {"fetch-depth", "persist-credentials", "ref"}
-SETUP_UV = {"cache-dependency-glob", "cache-suffix"}
+SETUP_UV = {"cache-dependency-glob", "cache-suffix", "save-cache", "version-file"}
 SIGN_IN = {
     "aws-access-key-id",
     "aws-region",

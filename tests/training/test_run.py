@@ -363,7 +363,7 @@ def now(aws: Aws) -> Aws:
 
 def what_trained(aws: Aws, **given: str) -> str | None:
     found = run.trained(now(aws), run.plan(now(aws), given, print))
-    return found.arn if found else None
+    return found[0].arn if found else None
 
 
 def executions_of(aws: Aws) -> list[str]:

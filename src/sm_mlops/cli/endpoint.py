@@ -51,8 +51,8 @@ def smoke(
     """Test a stage's endpoint with the rows registered with its version.
 
     Sends them in each content type, compares the answers with the evaluation, measures the latency
-    and sends rows that must be refused. The exit code is 1 if a check fails. For a
-    stage that is batch only, it checks that the stage has the version's model, and predicts nothing.
+    and sends rows that must be refused. The exit code is 1 if a check fails. For a stage
+    that is batch only, it checks that the stage has the version's model, and predicts nothing.
 
     **Examples**
 

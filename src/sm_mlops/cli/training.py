@@ -13,7 +13,7 @@ import typer
 
 from sm_mlops import actions, commit, executions, registry
 from sm_mlops.aws import Aws
-from sm_mlops.cli.console import connected, err, load_settings, out, pairs, say
+from sm_mlops.cli.console import connected, err, fail, load_settings, out, pairs, say
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError, one_line, unreachable
@@ -71,7 +71,8 @@ def run(
     reason: Annotated[
         str,
         typer.Option(
-            envvar="MLOPS_REASON", help="Reason for the training, kept with the execution; one line."
+            envvar="MLOPS_REASON",
+            help="Reason for the training, kept with the execution; one line.",
         ),
     ] = "",
     wait: Annotated[bool, typer.Option(help="Follow the execution to its end.")] = True,
@@ -113,23 +114,32 @@ def run(
             if aws.settings.monitoring.stages:
                 upload(aws, say)
             if if_changed and (found := trained(aws, wanted)):
-                _say_nothing_to_train(aws, found)
-                return
-            arn = launch(aws, wanted, say, why)
+                execution, of = found
+                _say_nothing_to_train(aws, execution, of)
+                if execution.status in executions.FINAL:
+                    return
+                arn = execution.arn
+            else:
+                arn = launch(aws, wanted, say, why)
         except KeyboardInterrupt as interruption:
             raise before_following(aws, interruption) from None
         until = until if wait else time.monotonic()
         follow_to_the_end(aws, arn, until, unfinished_ok or not wait)
 
 
-def _say_nothing_to_train(aws: Aws, found: Execution) -> None:
-    at = commit.short(commit.current(aws.settings.root))
+def _say_nothing_to_train(aws: Aws, found: Execution, of: str) -> None:
+    """Say that `found`, of the commit `of`, trains the same. Raise Exit if its gate stopped HEAD:
+    a job that was red stays red when it is started again."""
+    head = commit.current(aws.settings.root)
+    at = commit.short(head)
     number = found.model_package.rpartition("/")[2]
     how = f"version {number}" if number else "stopped by the gate" if found.judged else found.status
     line = f"nothing to train: commit {at} holds what execution {found.identifier} ({how})"
     line += " was trained from"
     say(line)
     actions.summary(line[0].upper() + line[1:])
+    if found.judged and of == head:
+        raise fail("the gate has stopped this commit")
 
 
 def _say_how_to_follow(aws: Aws, identifier: str) -> None:

@@ -85,8 +85,8 @@ def plan(
     return Plan(compiled, data, given)
 
 
-def trained(aws: Aws, wanted: Plan) -> Execution | None:
-    """Return the execution that trains or has trained what is wanted, from a commit in the history
+def trained(aws: Aws, wanted: Plan) -> tuple[Execution, str] | None:
+    """Return the execution that trains or has trained what is wanted, and its commit in the history
     of HEAD, unless a newer one of that history is of something else.
 
     One that failed counts if the gate stopped it: it would again. One with special parameters
@@ -101,7 +101,7 @@ def trained(aws: Aws, wanted: Plan) -> Execution | None:
             return None
         execution = executions.describe(aws, item["PipelineExecutionArn"])
         if execution.status in ("Executing", "Succeeded") or execution.judged:
-            return execution
+            return execution, found["commit"]
     return None
 
 
