@@ -165,7 +165,7 @@ def test_messages_that_nobody_gets_are_a_warning(rows: list[str], said: str) -> 
 
 def test_boundaries_with_little_space_are_reported_with_what_makes_more(whole: Whole) -> None:
     [found] = whole.look(platform.boundaries, State.OK)
-    assert "0 of 638 characters used in GitHubBoundary" in found.detail
+    assert "0 of 743 characters used in GitHubBoundary" in found.detail
     names = ["arn:aws:s3:::lake", *(f"arn:aws:s3:::lake/team-{n}/*" for n in range(50))]
     scene = whole.scene()
     assert scene.platform is not None

@@ -14,7 +14,7 @@ from iam_case import Document, listed
 from infra_case import ACCOUNT, REGION
 from platform_case import BUCKET, deployment, full_project
 
-SIGNS = {"StringEqualsIfExists": "=?", "ForAllValues:StringNotEquals": "!="}
+SIGNS = {"BoolIfExists": "=?", "StringEqualsIfExists": "=?", "ForAllValues:StringNotEquals": "!="}
 NAMES = {
     f"arn:aws:s3:::{BUCKET}": "bucket",
     f":{REGION}:{ACCOUNT}:": ":",
@@ -127,7 +127,8 @@ sagemaker:CreateModel,DescribeModelPackage,DescribeModelPackageGroup,ListModelPa
 s3:GetObject @ bucket/churn/executions/*
 s3:GetObject,PutObject @ bucket/churn/async/staging/*
 s3:ListBucket,ListBucketVersions @ bucket ? s3:prefix=churn/*
-kms:Decrypt,DescribeKey,GenerateDataKey @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
+kms:CreateGrant,Decrypt,DescribeKey,GenerateDataKey @
+    kms:key/1234abcd-12ab-34cd-56ef-1234567890ab ? kms:GrantIsForAWSResource=?True
 cloudformation:ContinueUpdateRollback,CreateChangeSet,DeleteChangeSet,DeleteStack,DescribeChangeSet,DescribeEvents,DescribeStackEvents,DescribeStacks,ExecuteChangeSet,ListChangeSets,ListStackResources
     @ cloudformation:stack/churn-staging/* cloudformation:stack/churn-staging-watch/*
 cloudformation:TagResource,UntagResource @ cloudformation:stack/churn-staging/*
@@ -171,6 +172,7 @@ application-autoscaling:DescribeScalableTargets,DescribeScalingPolicies,Describe
 application-autoscaling:DeleteScalingPolicy,DeregisterScalableTarget,PutScalingPolicy,RegisterScalableTarget
     @ application-autoscaling:scalable-target/* ?
     application-autoscaling:service-namespace=sagemaker
+application-autoscaling:TagResource,UntagResource @ application-autoscaling:scalable-target/*
 iam:CreateServiceLinkedRole @
     iam:role/aws-service-role/sagemaker.application-autoscaling.amazonaws.com/*
 logs:FilterLogEvents,TagResource @ logs:Endpoints/churn-staging logs:Endpoints/churn-staging:*

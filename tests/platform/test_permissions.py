@@ -280,9 +280,6 @@ def test_every_action_exists_and_its_requests_have_the_keys_of_its_conditions() 
 
 # What an action depends on in some requests, and in none of ours.
 UNNEEDED = {
-    "the target gets no tags: CloudFormation tags no scalable target": (
-        "application-autoscaling:RegisterScalableTarget -> application-autoscaling:TagResource"
-    ),
     "only for a list of all stacks, and each request names one": (
         "cloudformation:DescribeStacks -> cloudformation:ListStacks"
     ),

@@ -17,6 +17,12 @@ RENDERED = ROOT / "{{cookiecutter.project_slug}}"
 README = ROOT / "README.md"
 TREE = ROOT / "tests" / "template" / "tree.txt"
 REGIONS = ROOT / "src" / "sm_mlops" / "regions.json"
+TEMPLATES = (*(REGIONS.parent / "platform").glob("*.yml"), RENDERED / "infra" / "endpoint.yml")
+TYPES = {
+    found
+    for file in TEMPLATES
+    for found in re.findall(r"^    Type: (AWS::\S+)$", file.read_text(encoding="utf-8"), re.M)
+}
 
 
 def questions() -> dict[str, object]:
@@ -97,8 +103,10 @@ def rendered_tree() -> str:
 
 
 def regions() -> str:
-    """Return as JSON what each region of SageMaker lacks, by botocore's data and the SDK's."""
+    """Return as JSON what each region of SageMaker lacks, by botocore's data and the SDK's, and the
+    first of our types that CloudFormation lacks where nothing else is lacking, by cfn-lint's."""
     import botocore.session
+    from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER as schemas
     from sagemaker.core import image_uris
 
     framework, version = images.known()[images.DEFAULT]["sdk"]
@@ -116,6 +124,9 @@ def regions() -> str:
                 image_uris.retrieve(framework, region, version=version)
             except ValueError:
                 lacking.insert(0, f"SageMaker image of XGBoost {version}")
+            unknown = TYPES - set(schemas.get_resource_types(region))
+            if unknown and not lacking:
+                lacking.append(f"{min(unknown)} in CloudFormation")
             found[region] = lacking
     rows = (f"  {json.dumps(name)}: {json.dumps(found[name])}" for name in sorted(found))
     return "{\n" + ",\n".join(rows) + "\n}\n"

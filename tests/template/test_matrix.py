@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 NAMES = {
     "github_owner": "a-b-1_c",
     "github_repo": "_.x-.y",
-    "aws_region": "us-gov-west-1",
+    "aws_region": "ap-northeast-1",
     "sagemaker_project": "a" + "-" * 30 + "9",
     "project_slug": "x-1-y",
 }

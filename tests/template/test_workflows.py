@@ -219,7 +219,7 @@ def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
         # What the repository itself has, the workflow of any branch may read.
         assert job["environment"] == ("training" if key[0] == "build" else key[1])
         # Without a role, the action would use what a runner of one's own is signed in with.
-        missing = "missing, run mlops bootstrap"
+        missing = "missing - run mlops bootstrap"
         assert given["role-to-assume"] == f"${{{{ vars.AWS_ROLE_ARN || '{missing}' }}}}"
         name = given["role-session-name"].replace("${{ env.PROJECT }}", "p" * 32)
         assert len(name.replace("${{ github.run_id }}", "9" * 14)) <= 64
