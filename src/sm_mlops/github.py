@@ -31,6 +31,7 @@ BACKOFF_SECONDS = 0.5
 REQUEST_SECONDS = 20
 # Source: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
 SCOPES = ("repo", "workflow")
+_DEFAULT_CLAIMS = ["repo", "context"]
 _INCLUDED = {"admin:org": ("write:org", "read:org"), "write:org": ("read:org",)}
 log = logging.getLogger(__name__)
 
@@ -244,15 +245,26 @@ class GitHub:
         return status
 
 
-def subject(github: GitHub, repository: Repository) -> str:
+def subject(github: GitHub, repository: Repository, needed: bool = True) -> str:
     """Return the repository's prefix in the subject of its OIDC tokens: `repo:my-org@1/churn@2`.
 
-    Empty if GitHub does not return one, which means its name. Raises GitHubError.
+    Empty if GitHub does not return one, which means its name. Raises GitHubError, and MlopsError if
+    tokens are `needed` and a template of the repository or its organization changes the rest of
+    their subject, which the roles of the workflows compare.
 
     Source: https://docs.github.com/en/actions/reference/openid-connect-reference#immutable-subject-claims
     """
     with github.doing(f"show the subject of {repository.full_name}'s tokens"):
         found = github.find(f"{repository.url}/actions/oidc/customization/sub") or {}
+    # Without the default, what a repository does not name itself is its organization's.
+    default = found.get("use_default", True) or found.get("include_claim_keys") == _DEFAULT_CLAIMS
+    if needed and not default:
+        name = repository.full_name
+        raise MlopsError(
+            f"the subject of {name}'s tokens is customized, and AWS would let no workflow in: run "
+            f"gh api -X PUT repos/{name}/actions/oidc/customization/sub -F use_default=true, then "
+            "this command again"
+        )
     return str(found.get("sub_claim_prefix") or "")
 
 

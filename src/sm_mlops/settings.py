@@ -299,7 +299,13 @@ def _read_project(file: Path) -> Project:
             raise SettingsError(f"pyproject.toml: [tool.mlops] project {schedules.TAKEN}")
         if wrong := tags.problem(table.get("owner", tags.NOBODY)):
             raise SettingsError(f"pyproject.toml: [tool.mlops] {wrong}")
-        return Project(**{key.replace("-", "_"): value for key, value in table.items()})
+        project = Project(**{key.replace("-", "_"): value for key, value in table.items()})
+        if project.uses_key and (project.sign_in, project.ci) == ("oidc", "github-actions"):
+            raise SettingsError(
+                f"pyproject.toml: [tool.mlops] AWS trusts no tokens of {project.git_host}: render "
+                "again with github_sign_in=iam-user, whose workflows sign in by key"
+            )
+        return project
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"pyproject.toml: {one_line(error)}") from error
     except RecursionError as error:

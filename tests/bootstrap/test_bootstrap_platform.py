@@ -585,7 +585,8 @@ def test_an_invalid_parameter_is_refused_before_anything_is_done(
 
 def test_a_repo_on_github_enterprise_server_needs_a_host(empty: Land) -> None:
     file = empty.repo.root / "pyproject.toml"
-    file.write_text(file.read_text() + 'git-host = "git.example.com"\n', encoding="utf-8")
+    text = file.read_text().replace('"oidc"', '"iam-user"')
+    file.write_text(text + 'git-host = "git.example.com"\n', encoding="utf-8")
     empty.again()
     with pytest.raises(MlopsError, match="--platform ConnectionHostArn"):
         empty.part(Platform).look()
@@ -593,7 +594,8 @@ def test_a_repo_on_github_enterprise_server_needs_a_host(empty: Land) -> None:
 
 def test_another_host_needs_another_name_for_the_connection(empty: Land) -> None:
     file = empty.repo.root / "pyproject.toml"
-    file.write_text(file.read_text() + 'git-host = "git.example.com"\n', encoding="utf-8")
+    text = file.read_text().replace('"oidc"', '"iam-user"')
+    file.write_text(text + 'git-host = "git.example.com"\n', encoding="utf-8")
     empty.again()
     host = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:host/ours"
     act(empty, parameters={"ConnectionHostArn": f"{host}-1a2b"})

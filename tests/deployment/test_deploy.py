@@ -336,6 +336,24 @@ def test_a_version_that_was_put_there_by_hand_can_be_replaced_in_service(
         here.deploy(stage, first)
 
 
+def test_a_version_that_sagemaker_returned_to_is_not_replaced_by_the_one_its_alarms_stopped(
+    here: Place, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, other = here.stage("returned"), here.register(offset=4)
+    here.deploy(stage, first)
+    shown = endpoints.describe
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            endpoints,
+            "describe",
+            lambda *of: (found := shown(*of)) and replace(found, package=first),
+        )
+        advice = f"runs version 1: most likely an alarm .* deploy returned --model-.*-arn {first}"
+        with pytest.raises(MlopsError, match=advice):
+            here.deploy(stage, other)
+    assert here.deploy(stage, first).changed
+
+
 def test_an_instance_type_changes_under_autoscaling(here: Place, first: str) -> None:
     sizes: dict[str, Any] = {"EndpointKind": "real-time", "InstanceCount": 1, "BakeSeconds": 0}
     sizes["MaxInstanceCount"] = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from deployment_cases import BROKEN, Place, place
 from sm_mlops import stacks
-from sm_mlops.deployment import deploy, endpoints, smoke
+from sm_mlops.deployment import deploy, destroy, endpoints, smoke
 from sm_mlops.deployment.deploy import STARTED, Superseded, moment
 from sm_mlops.stacks import Overtaken
 
@@ -114,9 +115,40 @@ def test_a_test_that_never_comes_is_not_waited_for_long(
 ) -> None:
     stage = here.stage("untested")
     here.deploy(stage, versions[0])
-    assert endpoints.awaits_test(here.aws, stage.stack)
-    monkeypatch.setattr(endpoints, "TEST_TIME", timedelta(0))
-    assert here.deploy(stage, versions[1], in_turn=True).changed
+    assert endpoints.untested(here.aws, stage.stack)
+    with monkeypatch.context() as patch:
+        patch.setattr(endpoints, "TEST_TIME", timedelta(0))
+        assert here.deploy(stage, versions[1], in_turn=True).changed
+    # Nor if the endpoint changes all the time, because it scales.
+    monkeypatch.setattr(endpoints, "untested", lambda *_: "the configuration")
+    monkeypatch.setattr(endpoints, "TEST_TIME", timedelta(seconds=1))
+    assert here.deploy(stage, versions[0], in_turn=True).changed
+    assert here.shown.count("untested is being tested by another run: waiting") == 1
+
+
+def test_an_endpoint_that_scales_is_waited_for_before_it_is_changed(
+    here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SageMaker refuses to update or delete one that is Updating."""
+    stage = here.stage("scaling")
+    here.deploy(stage, versions[0])
+    asked: list[str] = []
+    shown = endpoints.describe
+
+    def describe(aws: Any, name: str) -> Any:
+        asked.append(name)
+        found = shown(aws, name)
+        return replace(found, status="Updating") if found and len(asked) < 3 else found
+
+    monkeypatch.setattr(endpoints, "describe", describe)
+    assert here.deploy(stage, versions[1]).changed
+    assert "scaling is Updating: waiting" in here.shown and len(asked) > 3
+    doomed = destroy.look(here.aws, stage)
+    asked.clear()
+    delete = stacks.delete
+    monkeypatch.setattr(stacks, "delete", lambda *given: asked.append("deleted") or delete(*given))
+    assert destroy.destroy(doomed, here.console) == []
+    assert asked.index("deleted") == 3
 
 
 def test_two_runs_at_once_are_both_deployed_and_tested(here: Place, versions: list[str]) -> None:
@@ -244,10 +276,10 @@ def test_who_may_not_read_the_tags_of_an_endpoint_does_not_wait(
 ) -> None:
     stage = here.stage("unread")
     here.deploy(stage, versions[0])
-    assert endpoints.awaits_test(here.aws, stage.stack)
+    assert endpoints.untested(here.aws, stage.stack)
 
     def denied(*_: object, **__: object) -> Any:
         raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "ListTags")
 
     monkeypatch.setattr(type(here.aws), "pages", denied)
-    assert not endpoints.awaits_test(here.aws, stage.stack)
+    assert not endpoints.untested(here.aws, stage.stack)

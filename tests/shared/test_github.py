@@ -156,6 +156,18 @@ def test_the_subject_is_the_one_github_reports(
     assert github.subject(hub, found) == wanted
 
 
+def test_a_customized_subject_which_no_role_trusts_is_refused_where_tokens_are_needed(
+    server: Standalone, hub: GitHub
+) -> None:
+    record: Any = server.github.store.get("GitHubRepository", NAME)
+    record["_subject"] = "custom"
+    found = hub.repository(NAME)
+    assert found is not None
+    with pytest.raises(MlopsError, match=r"gh api -X PUT repos/acme/churn/actions/oidc/.* -F use_"):
+        github.subject(hub, found)
+    assert github.subject(hub, found, needed=False) == "repo:acme/churn"
+
+
 def test_a_server_that_knows_no_subjects_names_repositories(
     server: Standalone, hub: GitHub
 ) -> None:

@@ -275,6 +275,16 @@ def test_a_pyproject_without_identity_is_refused(repo: Repo) -> None:
         repo.settings()
 
 
+def test_tokens_of_another_host_which_aws_does_not_trust_are_refused(repo: Repo) -> None:
+    """The workflows of such a repo sign in with tokens, and have no keys."""
+    file = repo.root / "pyproject.toml"
+    file.write_text(file.read_text() + 'git-host = "git.acme.org"\n')
+    with pytest.raises(SettingsError, match=r"no tokens of git\.acme\.org: .*=iam-user"):
+        repo.settings()
+    file.write_text(file.read_text().replace('"oidc"', '"iam-user"'))
+    assert repo.settings().project.uses_key
+
+
 def test_a_project_that_is_named_like_a_pipeline_of_checks_is_refused(repo: Repo) -> None:
     file = repo.root / "pyproject.toml"
     file.write_text(file.read_text().replace('"churn"', '"churn-monitor"'), encoding="utf-8")

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
+from typer.testing import CliRunner
 
 from hostile import HOSTILE
 from repos import Repo, make_repo, mlops, mlops_ended
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
+from sm_mlops.cli.main import app
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import Gate
 from sm_mlops.training import artifacts, review_report
@@ -304,6 +306,22 @@ def test_the_merge_that_ci_checks_out_is_named_by_the_commit_that_was_merged(
     assert reviews.of_change(repo.root, first) == merge
     (repo.root / "mlops.yaml").write_text("data: {}\n")
     assert reviews.of_change(repo.root, theirs) == f"{mine}-dirty"
+
+
+def test_whatever_stops_a_review_is_in_its_report(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the comment of an earlier commit would stay, which says that the gate is passed."""
+
+    def fails(*_: Any) -> Any:
+        raise KeyError("surprise")
+
+    monkeypatch.chdir(repo.root)
+    monkeypatch.setattr(reviews, "review", fails)
+    report = tmp_path / "review.md"
+    done = CliRunner().invoke(app, ["review", "--output", str(report)])
+    assert isinstance(done.exception, KeyError)
+    assert "KeyError: 'surprise'" in report.read_text()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from rendering import Run, run
 from repos import make_repo
 from sm_mlops import compatibility
 from sm_mlops.bootstrap.by_hand import Tool
+from sm_mlops.bootstrap.push import Push
 from sm_mlops.doctor import parts, tool
 from sm_mlops.errors import MlopsError
 from sm_mlops.upgrade import pin as pins
@@ -432,7 +433,11 @@ def test_doctor_and_bootstrap_say_when_workflows_cannot_get_the_tool(
     found = [*parts.tool(scene)]
     assert [said in finding.detail for finding in found] == ([True] if said else [])
     assert all(finding.remedy.startswith("mlops vendor") for finding in found)
-    planned = Tool(scene.aws.settings, scene.hub).look()
+    tool = Tool(scene.aws.settings, scene.hub)
+    # Pushed, main would start a workflow that cannot be set up.
+    pushed = Push(scene.aws.settings, scene.hub)._problem()
+    assert (said in pushed[0] and pushed[1] == "") if said and pushed else not said
+    planned = tool.look()
     assert [f"{item.what}: {item.detail}" for item in planned] == [
         finding.detail for finding in found
     ]

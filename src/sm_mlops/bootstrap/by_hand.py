@@ -64,12 +64,12 @@ class Tool(Part):
     hub: GitHub
 
     def look(self) -> list[Item]:
-        problem = self._problem()
+        problem = self.problem()
         what = "workflow access to the tool"
         how = "mlops vendor, then commit vendor/ and tool.txt"
         return [Item(what, Todo.PERSON, problem, how)] if problem else []
 
-    def _problem(self) -> str:
+    def problem(self) -> str:
         """Return why workflows cannot get the tool; "" if they can, or if that is unknown.
 
         The token of a workflow reads the workflow's own repository and public ones.

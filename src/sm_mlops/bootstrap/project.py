@@ -203,8 +203,8 @@ class Project(Part):
         there = self.hub.repository(settings.project.github)
         if there is not None:
             needed["GitHubRepositoryId"] = str(there.id)
-        if there is not None and (subject := github.subject(self.hub, there)):
-            needed["GitHubSubject"] = subject
+            subject = github.subject(self.hub, there, needed=not settings.project.uses_key)
+            needed |= {"GitHubSubject": subject} if subject else {}
         if settings.aws.subnets:
             needed["Vpc"] = "yes"
         image = needs.image_repository(self.aws)

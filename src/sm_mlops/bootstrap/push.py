@@ -15,6 +15,7 @@ from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import urlsplit
 
+from sm_mlops.bootstrap.by_hand import Tool
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.commit import git
 from sm_mlops.errors import MlopsError, one_line
@@ -86,7 +87,9 @@ class Push(Part):
         self._push(f"{self.hub.at.server}/{self.settings.project.github}.git", "+HEAD")
 
     def _problem(self) -> tuple[str, str] | None:
-        """Return what prevents a push, and the remedy."""
+        """Return what prevents a push, and the remedy, or "" where another part names it."""
+        if why := Tool(self.settings, self.hub).problem():
+            return f"not pushed, because it would start a workflow that fails: {why}", ""
         again = f", then mlops {'--sandbox ' if self.sandbox else ''}bootstrap"
         commands = f"git add . && git commit -m 'Begin' && git branch -M {BRANCH}{again}"
         if not shutil.which("git"):

@@ -12,7 +12,7 @@ import typer
 from sm_mlops import actions
 from sm_mlops.cli.console import load_settings, out, say
 from sm_mlops.cli.sandbox_account import temporary
-from sm_mlops.errors import MlopsError
+from sm_mlops.errors import MlopsError, one_line
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Review"
@@ -37,9 +37,11 @@ def review(
     try:
         sandbox = partial(temporary, region=settings.project.region)
         result = reviews.review(settings, base, out, sandbox)
-    except MlopsError as error:
-        # The comment on the pull request shows it, too.
-        report = review_report.refused(settings.project.project, base, str(error))
+    except Exception as error:
+        # The comment on the pull request shows it, too, instead of that of an earlier commit.
+        known = isinstance(error, MlopsError)
+        why = str(error) if known else f"{type(error).__name__}: {one_line(error)}"
+        report = review_report.refused(settings.project.project, base, why)
         _publish(report, output)
         raise
     report = review_report.markdown(result)

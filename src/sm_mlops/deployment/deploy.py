@@ -185,11 +185,14 @@ class _Run:
     def _ready(self) -> Stack | None:
         """Return the stack once it is this run's turn."""
         before = self._stack()
-        began, told = time.monotonic(), False
-        while self.in_turn and before and endpoints.awaits_test(self.there, self.stage.stack):
-            if not told:
+        seen: dict[str, float] = {}
+        while self.in_turn and before:
+            config = endpoints.untested(self.there, self.stage.stack)
+            if config and config not in seen:
                 tell(self.console, f"{self.stage.name} is being tested by another run: waiting")
-            told = True
+            began = seen.setdefault(config, time.monotonic())
+            if not config or time.monotonic() - began > endpoints.TEST_TIME.total_seconds():
+                break
             time.sleep(display.pause(began, longest=10.0))
             before = self._stack()
         return before
@@ -208,6 +211,10 @@ class _Run:
             runs = endpoints.running(there, stage.stack)
             if runs is None or runs.status == "Deleting":
                 raise MlopsError(_missing(there, stage, runs.status if runs else ""))
+            if self.execute and runs.status in endpoints.CHANGING:
+                # It scales, or AWS updates it, and SageMaker would refuse another change.
+                tell(self.console, f"{stage.name} is {runs.status}: waiting")
+                runs = endpoints.settled(there, stage.stack) or runs
             if self.back and runs.version != self.back.running:
                 raise Superseded(
                     f"{stage.name} was not changed: it received version {runs.version} meanwhile; "
@@ -417,10 +424,19 @@ def _verify(there: Aws, stage: Stage, package: Version) -> None:
     if found.package != package.arn:
         stack = stacks.describe(there, stage.stack)
         assert stack is not None
-        if (last := read_trail(stack)[-1]) != package.version:
+        *before, last = read_trail(stack)
+        if last != package.version:
             raise Superseded(
                 f"{stage.name} received version {package.version}, and since then version {last} "
                 "by another run"
+            )
+        if found.version in before:
+            why = f" ({found.reason})" if found.reason else ""
+            raise MlopsError(
+                f"the stack is complete, but its endpoint runs version {found.version}{why}: most "
+                f"likely an alarm made SageMaker return to it. See why the alarms {stage.stack}-* "
+                f"went off; to make the stack agree, run {there.command} deploy {stage.name} "
+                f"--model-package-arn {found.package}"
             )
         # CloudFormation does not notice changes made outside of it. This restores its configuration
         # without downtime.

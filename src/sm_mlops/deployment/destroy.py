@@ -96,8 +96,11 @@ def destroy(deletion: Deletion, console: Console) -> list[str]:
     for stack in deletion.stacks:
         settled = stacks.settle(there, stack, console)
         if settled is not None:
+            # SageMaker deletes no endpoint that is changing, for example because it scales.
+            endpoints.settled(there, name)
             stacks.delete(there, settled, console)
     if deletion.stray:
+        endpoints.settled(there, name)
         there.sagemaker.delete_endpoint(EndpointName=name)
         endpoints.settled(there, name)
     return list(left(there, name, deletion.resources))

@@ -114,17 +114,18 @@ def note_test(aws: Aws, endpoint: Endpoint) -> None:
         aws.sagemaker.add_tags(ResourceArn=_arn(aws, endpoint), Tags=tags)
 
 
-def awaits_test(aws: Aws, name: str) -> bool:
-    """Return whether the endpoint was updated a short time ago and not tested since."""
+def untested(aws: Aws, name: str) -> str:
+    """Return the configuration of an endpoint that changed a short time ago, if it was not tested
+    since; "" otherwise. To SageMaker, scaling is a change, too."""
     found = describe(aws, name)
     if found is None or datetime.now(UTC) - found.changed > TEST_TIME:
-        return False
+        return ""
     # Who may not read the tags does not wait.
     tags = {TESTED: found.config}
     with ignoring(*DENIED, *ABSENT):
         rows = aws.pages("list_tags", "Tags", ResourceArn=_arn(aws, found))
         tags = {row["Key"]: row["Value"] for row in rows}
-    return tags.get(TESTED) != found.config
+    return found.config if tags.get(TESTED) != found.config else ""
 
 
 def _arn(aws: Aws, endpoint: Endpoint) -> str:

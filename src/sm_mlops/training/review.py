@@ -131,8 +131,9 @@ def resolved(root: Path, name: str) -> str:
         raise MlopsError("review needs git, which is not installed") from error
     if found.returncode == 0:
         return found.stdout.strip()
+    branch = name.removeprefix("origin/")
     why = _last_line(found.stderr) or (
-        f"no such commit in this clone; fetch it (git fetch origin {name}), "
+        f"no such commit in this clone; fetch it (git fetch origin {branch}), "
         "or in CI check out the whole history (fetch-depth: 0)"
     )
     raise MlopsError(f"cannot compare with {name}: {why}")

@@ -134,7 +134,7 @@ class Repositories(Access):
         prefix = f"repo:{record['_owner']}/{record['name']}"
         if kind == "numbers":
             prefix = f"repo:{record['_owner']}@{owner['id']}/{record['name']}{number}"
-        shown: Json = {"use_default": True}
+        shown: Json = {"use_default": kind != "custom"}
         if kind == "untold":
             return shown
         return shown | {"use_immutable_subject": kind == "numbers", "sub_claim_prefix": prefix}
