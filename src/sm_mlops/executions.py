@@ -126,6 +126,13 @@ def summaries(aws: Aws, pipeline: str = "") -> Iterator[dict[str, Any]]:
         )
 
 
+def parameters(aws: Aws, arn: str) -> dict[str, str]:
+    """Return the parameters of an execution by name, but for those with their default."""
+    operation = "list_pipeline_parameters_for_execution"
+    found = aws.pages(operation, "PipelineParameters", PipelineExecutionArn=arn)
+    return {item["Name"]: item["Value"] for item in found}
+
+
 def describe(aws: Aws, arn: str, order: tuple[str, ...] = ()) -> Execution:
     """Return the state of an execution; steps of `order` that have not begun are `Waiting`."""
     execution = aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)

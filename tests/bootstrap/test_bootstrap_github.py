@@ -553,6 +553,11 @@ def test_a_plan_without_environments_does_not_stop_the_rest(world: World) -> Non
     assert "pushed       main" in told[-1]
     assert any("production is NOT SET UP" in line for line in told)
     assert world.record()["_environments"] == {}
+    # Nothing is left that the command could do.
+    left = [line for line in world.looked() if not line.startswith("exists")]
+    assert [line.split()[0] for line in left] == ["manual"] * 3
+    remedy = next(i.remedy for i in world.settings().look() if i.what == "environment training")
+    assert remedy.startswith("change to GitHub Pro, Team or Enterprise or make the repository")
 
 
 @pytest.mark.parametrize("plan_name", ["team", "free"])

@@ -146,7 +146,12 @@ def test_an_endpoint_that_scales_is_waited_for_before_it_is_changed(
     doomed = destroy.look(here.aws, stage)
     asked.clear()
     delete = stacks.delete
-    monkeypatch.setattr(stacks, "delete", lambda *given: asked.append("deleted") or delete(*given))
+
+    def deleting(*given: Any) -> None:
+        asked.append("deleted")
+        delete(*given)
+
+    monkeypatch.setattr(stacks, "delete", deleting)
     assert destroy.destroy(doomed, here.console) == []
     assert asked.index("deleted") == 3
 

@@ -207,7 +207,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(executions, "log_lines", lambda *_: [])
         job = {"ExitMessage": "monitoring of production:\nAccess Denied"}
         monkeypatch.setattr(executions, "_described", lambda *_: job)
-        monkeypatch.setattr(results, "_checks", lambda _, arn: known[arn][0])
+        monkeypatch.setattr(executions, "parameters", lambda _, arn: {"Stage": known[arn][0]})
 
     return made
 

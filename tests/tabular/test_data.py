@@ -335,7 +335,9 @@ def test_files_that_are_missing_or_not_parquet_are_named(case: Case) -> None:
         case.prepare(case.folder / "none.csv", "y")
     with pytest.raises(DataError, match=r"p\.parquet: not a readable Parquet file"):
         case.prepare(case.text("PAR1\0 and no more", "p.parquet"), "y")
-    with pytest.raises(DataError, match=r"no \.csv, \.tsv or \.parquet file in this folder"):
+    with pytest.raises(
+        DataError, match="no CSV, Parquet, JSON, JSON Lines, Feather or ORC file in it"
+    ):
         case.text("notes", "folder/readme.md")
         case.prepare(case.folder / "folder", "y")
 

@@ -114,8 +114,8 @@ def test_a_version_that_is_rejected_or_has_lost_its_artifact_says_so(account: Aw
     notes = compare.compare(account, 1, 2)["notes"]
     assert notes == [
         "version 1 is rejected",
-        "version 1 has no artifact any more, so it cannot be deployed",
-        "version 2 has no evaluation any more",
+        "version 1 no longer has its artifact, so it cannot be deployed",
+        "version 2 no longer has its evaluation",
     ]
 
 

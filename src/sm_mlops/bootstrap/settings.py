@@ -92,14 +92,16 @@ class Settings(Part):
     def places(self, found: Any) -> list[Place]:
         """Return the environments where the workflows find what they sign in with.
 
-        Not that of a stage that wants reviewers and has none: nobody would be asked.
+        Not that of a stage that wants reviewers and has none: nobody would be asked. Nor one that
+        GitHub's plan does not have.
         """
         places = []
+        refused = self._refused(found)
         by_name = {stage.name: stage for stage in self._stages()}
         for access in projects.ACCESSES:
             stage = by_name.get(access.environment)
             had = self._environment(found, access.environment) if found and stage else None
-            if stage and (had is None or _is_gated(stage, had)):
+            if stage and (_is_gated(stage, had) if had else stage.name not in refused):
                 places.append(Place(self.aws, self.hub, found, access))
         return places
 
@@ -179,7 +181,11 @@ class Settings(Part):
                 how = f"set Reviewers in {stages.FOLDER}/{stage.name}.json"
                 yield Item(f"reviewers of {stage.name}", Todo.PERSON, detail, how)
             if had is None:
-                yield Item(what, Todo.CREATE, _asks(stage, wanted))
+                item = Item(what, Todo.CREATE, _asks(stage, wanted))
+                if stage.name in refused:
+                    why = f"GitHub's plan of {found.owner.login} has none for private repositories"
+                    item = Item(what, Todo.PERSON, why, self._other_plan(found, "Pro, Team"))
+                yield item
                 continue
             lacking = ", ".join(_lacking(had, stage, wanted))
             if not lacking:
@@ -193,11 +199,7 @@ class Settings(Part):
     def _unprotected(self, found: Any, stage: Stage, had: Environment, lacking: str) -> Item:
         """Return the item of an environment whose rules GitHub's plan does not allow."""
         what = f"environment {stage.name}"
-        how = (
-            "change to GitHub Enterprise or make the repository public, delete the "
-            f"variable {REFUSED} at {found.html_url}/settings/variables/actions, then run "
-            f"{self.aws.command} bootstrap"
-        )
+        how = self._other_plan(found)
         why = f"GitHub's plan of {found.owner.login} lacks these rules for private repositories"
         if not _is_gated(stage, had):
             file = f"{stages.FOLDER}/{stage.name}.json"
@@ -207,6 +209,14 @@ class Settings(Part):
             return Item(what, Todo.PERSON, f"NOT PROTECTED: {why}: {lacking}", how)
         asks = _asks(stage, had.reviewers)
         return Item(what, Todo.NOTHING, f"{asks}; {BRANCH} only, by the trust of its role")
+
+    def _other_plan(self, found: Any, *plans: str) -> str:
+        plan = " or ".join((*plans, "Enterprise"))
+        return (
+            f"change to GitHub {plan} or make the repository public, "
+            f"delete the variable {REFUSED} at {found.html_url}/settings/variables/actions, then "
+            f"run {self.aws.command} bootstrap"
+        )
 
     def _unknown(self, found: Any) -> Iterator[Item]:
         """Yield the environments of no stage, such as one whose file was deleted. They stay: people

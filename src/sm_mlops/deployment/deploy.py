@@ -23,15 +23,12 @@ from sm_mlops.quotas import Need
 from sm_mlops.registry import Version
 from sm_mlops.stacks import Change, Outcome, Overtaken, Stack, StackFailed
 
-CAPABILITIES = ("CAPABILITY_IAM",)
 # The versions that a stage ran, oldest first, for `mlops rollback`. It is a tag of the stack, so a
 # failed update rolls it back, too.
 TRAIL = "deployed-versions"
 # When the run that deployed the present version began: an older run does not replace it.
 STARTED = "deployment-started"
 TAG_LENGTH = 256
-# While other runs are faster; each of them takes minutes.
-ATTEMPTS = 10
 LOG_LINES = 15
 
 
@@ -154,7 +151,7 @@ class _Run:
 
     def until_alone(self) -> Outcome:
         """Update the stack; look at it anew where another run was faster."""
-        for _ in range(ATTEMPTS - 1):
+        for _ in range(watch.ATTEMPTS - 1):
             try:
                 return self._attempt()
             except Overtaken as other:
@@ -252,7 +249,7 @@ class _Run:
             stages.template(self.there.settings),
             self.parameters,
             self._tags(before),
-            CAPABILITIES,
+            watch.CAPABILITIES,
             self.console,
             execute=self.execute,
             continue_rollback=self.continue_rollback,
@@ -293,7 +290,7 @@ class _Run:
     def _set_autoscaling(self, before: Stack, value: str) -> None:
         given = {**dict.fromkeys(before.parameters), "Autoscaling": value}
         stacks.deploy(
-            *(self.there, before.name, None, given, before.tags, CAPABILITIES, self.console),
+            *(self.there, before.name, None, given, before.tags, watch.CAPABILITIES, self.console),
             had=before.tags,
         )
 

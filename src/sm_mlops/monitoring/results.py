@@ -67,12 +67,11 @@ def window_name(end: datetime) -> str:
 def last(aws: Aws, stage: Stage, most: int = SHOWN) -> list[Result]:
     """Return the results of the last windows of a stage, newest first."""
     bucket, prefix = stage.bucket(aws.bucket), _prefix(aws, stage)
-    pages = aws.s3.get_paginator("list_objects_v2").paginate(
-        Bucket=bucket, Prefix=prefix, Delimiter="/"
-    )
+    given = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"}
     with ignoring("NoSuchBucket"):
-        found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", ())]
-        names = sorted((item.removeprefix(prefix).rstrip("/") for item in found), reverse=True)
+        found = aws.pages("list_objects_v2", "CommonPrefixes", "s3", **given)
+        folders = (item["Prefix"].removeprefix(prefix).rstrip("/") for item in found)
+        names = sorted(folders, reverse=True)
         results = (of_window(aws, stage, name) for name in names[:most])
         return [result for result in results if result is not None]
     return []
@@ -184,20 +183,16 @@ def failures(aws: Aws, names: Iterable[str]) -> dict[str, Failure]:
             arn, status = item["PipelineExecutionArn"], item["PipelineExecutionStatus"]
             if not wanted:
                 break
-            if status not in ("Succeeded", "Failed") or (name := _checks(aws, arn)) not in wanted:
+            if status not in ("Succeeded", "Failed"):
+                continue
+            name = executions.parameters(aws, arn).get("Stage", "")
+            if name not in wanted:
                 continue
             wanted.remove(name)
             execution = executions.describe(aws, arn) if status == "Failed" else None
             if execution and not execution.judged:
                 found[name] = Failure(item["StartTime"], _why(aws, execution))
     return found
-
-
-def _checks(aws: Aws, arn: str) -> str:
-    """Return the stage that an execution checks."""
-    answer = aws.sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)
-    given = {item["Name"]: item["Value"] for item in answer["PipelineParameters"]}
-    return str(given.get("Stage", ""))
 
 
 def _why(aws: Aws, execution: Execution) -> str:

@@ -320,15 +320,6 @@ def own_metrics(
     return metrics.own(frames)
 
 
-def measure(
-    schema: Schema, truth: Any, predicted: metrics.Floats, threshold: float
-) -> dict[str, float]:
-    """Return the metrics that fit the task, by name."""
-    if schema.task == "regression":
-        return metrics.regression(truth, predicted)
-    return metrics.classification(truth, predicted, threshold)
-
-
 def by_slice(
     settings: Settings,
     test: Path,
@@ -341,7 +332,7 @@ def by_slice(
     """Return the gate's metric by slice; None if there are no slices."""
     if not settings.slices:
         return None
-    whole = measure(schema, truth, predicted, schema.threshold) | own
+    whole = metrics.measured(schema.task, truth, predicted, schema.threshold) | own
     metric = settings.metric if settings.metric in whole else next(iter(whole))
 
     def of(rows: metrics.Bools) -> float:
@@ -349,7 +340,7 @@ def by_slice(
             with suppress(DataError):  # it may not be made for so few rows
                 return own_metrics(schema, truth, test, scores, rows)[metric]
             return float("nan")
-        return measure(schema, truth[rows], predicted[rows], schema.threshold)[metric]
+        return metrics.measured(schema.task, truth[rows], predicted[rows], schema.threshold)[metric]
 
     columns = slices.measured(test, settings.slices, schema, of)
     value = whole[metric] if np.isfinite(whole[metric]) else None
@@ -365,10 +356,13 @@ def judge(
     other_metrics: dict[str, float],
 ) -> dict[str, Any]:
     """Return the content of gate.json, except the versions."""
-    own = measure(schema, truth, predicted, schema.threshold) | own_metrics
+    own = metrics.measured(schema.task, truth, predicted, schema.threshold) | own_metrics
     other = {}
     if champion is not None and champion.predicted is not None:
-        other = measure(schema, truth, champion.predicted, champion.threshold) | other_metrics
+        other = (
+            metrics.measured(schema.task, truth, champion.predicted, champion.threshold)
+            | other_metrics
+        )
     fitting = metrics.fitting(schema.task)
     table = {}
     for name in metrics.names():

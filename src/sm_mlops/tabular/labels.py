@@ -187,7 +187,9 @@ class Labelled:
         if not self.values or baseline.quality is None or baseline.predictions is None:
             return None
         truth, values = self._truth(baseline)
-        known, fitting = baseline.quality.metrics, _measured_by(baseline)
+        quantities = baseline.schema.task == "regression"
+        fitting = metrics.OF_QUANTITIES if quantities else metrics.OF_CLASSES
+        known = baseline.quality.metrics
         name = metric if metric in fitting else fitting[0]
         found = {"metric": name, "rows": len(truth), "baseline": known.get(name), "value": None}
         if len(truth) < FEWEST:
@@ -232,16 +234,9 @@ def _class_text(schema: Schema, text: str) -> str:
         return text
 
 
-def _measured_by(baseline: Baseline) -> tuple[str, ...]:
-    quantities = baseline.schema.task == "regression"
-    return metrics.OF_QUANTITIES if quantities else metrics.OF_CLASSES
-
-
 def _measure(baseline: Baseline, truth: Any, values: Floats) -> dict[str, float]:
-    """Return the library's metrics that fit the task."""
-    if baseline.schema.task == "regression":
-        return metrics.regression(truth, values)
-    return metrics.classification(truth, values, baseline.schema.threshold)
+    schema = baseline.schema
+    return metrics.measured(schema.task, truth, values, schema.threshold)
 
 
 def _deviation(baseline: Baseline, name: str, truth: Any, values: Floats) -> float:

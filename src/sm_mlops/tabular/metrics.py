@@ -188,6 +188,13 @@ def classification(truth: Ints, probability: Floats, threshold: float = 0.5) -> 
     }
 
 
+def measured(task: str, truth: Any, predicted: Floats, threshold: float) -> dict[str, float]:
+    """Return the metrics that fit the task, by name."""
+    if task == "regression":
+        return regression(truth, predicted)
+    return classification(truth, predicted, threshold)
+
+
 def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
     """Return OF_QUANTITIES by name; mape as a fraction, over the rows whose truth is not zero."""
     error = predicted - truth

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sm_mlops import dates, objects, registry
+from sm_mlops import dates, executions, objects, registry
 from sm_mlops.aws import ABSENT, DENIED, Aws, ignoring, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import Settings
@@ -180,9 +180,8 @@ def trained_on(aws: Aws, execution: str) -> str:
     that is no longer known."""
     uri = ""
     with ignoring(*ABSENT, *DENIED):
-        operation, key = "list_pipeline_parameters_for_execution", "PipelineParameters"
-        for item in aws.pages(operation, key, PipelineExecutionArn=execution) if execution else ():
-            uri = item["Value"] if item["Name"] == "InputData" else uri
+        given = executions.parameters(aws, execution) if execution else {}
+        uri = given.get("InputData", "")
     own = f"s3://{aws.bucket}/{aws.settings.prefix}/data/"
     if not uri.startswith(f"{own}window-"):
         return "" if uri.startswith(own) else uri

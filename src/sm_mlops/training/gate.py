@@ -42,13 +42,10 @@ def conditions(aws: Aws, arn: str) -> list[Condition]:
     """Return the gate of an execution; nothing if it is gone or its parameters may not be read."""
     with ignoring(*ABSENT, *DENIED):
         answer = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
-        given = aws.pages(
-            "list_pipeline_parameters_for_execution", "PipelineParameters", PipelineExecutionArn=arn
-        )
+        given = executions.parameters(aws, arn)
         definition = json.loads(answer["PipelineDefinition"])
         defaults = {item["Name"]: item.get("DefaultValue") for item in definition["Parameters"]}
-        values = defaults | {item["Name"]: item["Value"] for item in given}
-        return list(_conditions(answer["PipelineDefinition"], values))
+        return list(_conditions(answer["PipelineDefinition"], defaults | given))
     return []
 
 
