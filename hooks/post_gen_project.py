@@ -8,8 +8,8 @@ acts on nothing but the new folder, and it never fails: cookiecutter would delet
 import os
 import sys
 
-if __name__ == "__main__":
-    # Cookiecutter puts this script into the temp folder, where anybody may put a json.py.
+# Cookiecutter puts this script into the temp folder, where anybody may put a json.py.
+if __name__ == "__main__" and sys.path[0] == os.path.dirname(os.path.abspath(__file__)):
     del sys.path[0]
 
 import json

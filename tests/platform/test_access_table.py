@@ -14,7 +14,7 @@ from iam_case import Document, listed
 from infra_case import ACCOUNT, REGION
 from platform_case import BUCKET, deployment, full_project
 
-SIGNS = {"BoolIfExists": "=?", "StringEqualsIfExists": "=?", "ForAllValues:StringNotEquals": "!="}
+SIGNS = {"StringEqualsIfExists": "=?", "ForAllValues:StringNotEquals": "!="}
 NAMES = {
     f"arn:aws:s3:::{BUCKET}": "bucket",
     f":{REGION}:{ACCOUNT}:": ":",
@@ -123,12 +123,11 @@ RETRAIN = " scheduler:schedule/default/churn-production-retrain"
 STAGING = """\
 sagemaker:CreateModel,DescribeModelPackage,DescribeModelPackageGroup,ListModelPackages @
     sagemaker:model-package-group/churn sagemaker:model-package/churn/*
-^sagemaker:CreateModelPackage,UpdateModelPackage @ * ? sagemaker:ModelApprovalStatus=Approved
 s3:GetObject @ bucket/churn/executions/*
 s3:GetObject,PutObject @ bucket/churn/async/staging/*
 s3:ListBucket,ListBucketVersions @ bucket ? s3:prefix=churn/*
-kms:CreateGrant,Decrypt,DescribeKey,GenerateDataKey @
-    kms:key/1234abcd-12ab-34cd-56ef-1234567890ab ? kms:GrantIsForAWSResource=?True
+kms:Decrypt,DescribeKey,GenerateDataKey @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
+kms:CreateGrant @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab ? kms:GrantIsForAWSResource=True
 cloudformation:ContinueUpdateRollback,CreateChangeSet,DeleteChangeSet,DeleteStack,DescribeChangeSet,DescribeEvents,DescribeStackEvents,DescribeStacks,ExecuteChangeSet,ListChangeSets,ListStackResources
     @ cloudformation:stack/churn-staging/* cloudformation:stack/churn-staging-watch/*
 cloudformation:TagResource,UntagResource @ cloudformation:stack/churn-staging/*

@@ -383,13 +383,14 @@ def test_policies_name_each_action_to_its_end(logical: str) -> None:
 
 @pytest.mark.parametrize("logical", WORKFLOW_ROLES)
 def test_a_workflow_updates_no_version(logical: str) -> None:
-    [*denied] = [
-        statement
+    """The boundary denies it, too."""
+    effects = {
+        statement["Effect"]
         for policy in full_project("churn").policies(logical)
         for statement in policy["Statement"]
         if "sagemaker:UpdateModelPackage" in listed(statement["Action"])
-    ]
-    assert [statement["Effect"] for statement in denied] == ["Deny"]
+    }
+    assert effects <= {"Deny"}
 
 
 def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:

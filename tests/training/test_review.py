@@ -322,6 +322,11 @@ def test_whatever_stops_a_review_is_in_its_report(
     done = CliRunner().invoke(app, ["review", "--output", str(report)])
     assert isinstance(done.exception, KeyError)
     assert "KeyError: 'surprise'" in report.read_text()
+    # Nor are the settings needed: ci.yml names the project.
+    (repo.root / "mlops.yaml").write_text("data: [")
+    monkeypatch.setenv("PROJECT", "churn")
+    assert CliRunner().invoke(app, ["review", "--output", str(report)]).exit_code
+    assert "churn: not reviewed" in report.read_text() and "mlops.yaml" in report.read_text()
 
 
 @pytest.mark.slow

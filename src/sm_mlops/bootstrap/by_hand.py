@@ -72,10 +72,11 @@ class Tool(Part):
     def problem(self) -> str:
         """Return why workflows cannot get the tool; "" if they can, or if that is unknown.
 
-        The token of a workflow reads the workflow's own repository and public ones.
+        The token of a workflow reads the workflow's own repository and public ones. What agents of
+        Jenkins can reach is unknown.
         """
         project = self.settings.project
-        if not (self.settings.root / pins.FILE).exists():
+        if project.ci == "jenkins" or not (self.settings.root / pins.FILE).exists():
             return ""
         address = pins.read(self.settings.root).address
         found = re.fullmatch(r"(\w+)://(?:\w+@)?([^/:]+)(?::\d+)?/(.+?)(?:\.git)?", address)

@@ -184,7 +184,9 @@ class Settings(Part):
                 item = Item(what, Todo.CREATE, _asks(stage, wanted))
                 if stage.name in refused:
                     why = f"GitHub's plan of {found.owner.login} has none for private repositories"
-                    item = Item(what, Todo.PERSON, why, self._other_plan(found, "Pro, Team"))
+                    # Reviewers need more than environments do.
+                    how = self._other_plan(found, *(() if wanted else ("Pro, Team",)))
+                    item = Item(what, Todo.PERSON, why, how)
                 yield item
                 continue
             lacking = ", ".join(_lacking(had, stage, wanted))

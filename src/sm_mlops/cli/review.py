@@ -33,15 +33,15 @@ def review(
     from sm_mlops.training import review as reviews
     from sm_mlops.training import review_report
 
-    settings = load_settings()
     try:
+        settings = load_settings()
         sandbox = partial(temporary, region=settings.project.region)
         result = reviews.review(settings, base, out, sandbox)
     except Exception as error:
         # The comment on the pull request shows it, too, instead of that of an earlier commit.
         known = isinstance(error, MlopsError)
         why = str(error) if known else f"{type(error).__name__}: {one_line(error)}"
-        report = review_report.refused(settings.project.project, base, why)
+        report = review_report.refused(_project(), base, why)
         _publish(report, output)
         raise
     report = review_report.markdown(result)
@@ -75,4 +75,9 @@ def comment(
     if at.fork:
         say(f"#{at.number} is from {at.fork}, whose token cannot comment: see the summary")
         return
-    say(comments.post(text, at, load_settings().project.project))
+    say(comments.post(text, at, _project()))
+
+
+def _project() -> str:
+    """Return the project's name, even if the settings cannot be read: ci.yml sets it, too."""
+    return os.environ.get("PROJECT") or load_settings().project.project

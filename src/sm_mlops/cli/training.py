@@ -114,11 +114,9 @@ def run(
             if aws.settings.monitoring.stages:
                 upload(aws, say)
             if if_changed and (found := trained(aws, wanted)):
-                execution, of = found
-                _say_nothing_to_train(aws, execution, of)
-                if execution.status in executions.FINAL:
+                if not _continues(aws, *found):
                     return
-                arn = execution.arn
+                arn = found[0].arn
             else:
                 arn = launch(aws, wanted, say, why)
         except KeyboardInterrupt as interruption:
@@ -127,9 +125,10 @@ def run(
         follow_to_the_end(aws, arn, until, unfinished_ok or not wait)
 
 
-def _say_nothing_to_train(aws: Aws, found: Execution, of: str) -> None:
-    """Say that `found`, of the commit `of`, trains the same. Raise Exit if its gate stopped HEAD:
-    a job that was red stays red when it is started again."""
+def _continues(aws: Aws, found: Execution, of: str) -> bool:
+    """Say that `found`, of the commit `of`, trains the same; return whether it is HEAD's and still
+    runs: a job that is started again ends as its execution does. Raise Exit if the gate stopped it.
+    """
     head = commit.current(aws.settings.root)
     at = commit.short(head)
     number = found.model_package.rpartition("/")[2]
@@ -140,6 +139,7 @@ def _say_nothing_to_train(aws: Aws, found: Execution, of: str) -> None:
     actions.summary(line[0].upper() + line[1:])
     if found.judged and of == head:
         raise fail("the gate has stopped this commit")
+    return of == head and found.status not in executions.FINAL
 
 
 def _say_how_to_follow(aws: Aws, identifier: str) -> None:

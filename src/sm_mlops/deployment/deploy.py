@@ -114,7 +114,7 @@ def deploy(
     except StackFailed as failure:
         raise _with_log(there, stage, failure, since) from failure
     if execute or not outcome.changes:
-        _verify(there, stage, package)
+        _verify(there, stage, package, back)
     if execute:
         records.keep(aws, there, stage, package.version, console)
     second = run.watched(aws, limit)
@@ -410,7 +410,7 @@ def _missing(there: Aws, stage: Stage, what: str = "") -> str:
     return f"the stack is complete, but {state}: {again}"
 
 
-def _verify(there: Aws, stage: Stage, package: Version) -> None:
+def _verify(there: Aws, stage: Stage, package: Version, back: RollbackTarget | None) -> None:
     """Raise MlopsError unless the endpoint is in service with this version."""
     found = endpoints.settled(there, stage.stack) or endpoints.running(there, stage.stack)
     if found is None:
@@ -427,7 +427,7 @@ def _verify(there: Aws, stage: Stage, package: Version) -> None:
                 f"{stage.name} received version {package.version}, and since then version {last} "
                 "by another run"
             )
-        if found.version in before:
+        if found.version in (*before, back and back.running):
             why = f" ({found.reason})" if found.reason else ""
             raise MlopsError(
                 f"the stack is complete, but its endpoint runs version {found.version}{why}: most "

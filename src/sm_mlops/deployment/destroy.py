@@ -15,6 +15,7 @@ from sm_mlops import display, executions, objects, projects, registry, stacks
 from sm_mlops.aws import ABSENT, DENIED, Aws, exists, ignoring
 from sm_mlops.deployment import access, endpoints, stages, watch
 from sm_mlops.deployment.stages import Stage
+from sm_mlops.display import tell
 from sm_mlops.stacks import Resource, Stack
 
 ENDPOINT = "AWS::SageMaker::Endpoint"
@@ -96,14 +97,21 @@ def destroy(deletion: Deletion, console: Console) -> list[str]:
     for stack in deletion.stacks:
         settled = stacks.settle(there, stack, console)
         if settled is not None:
-            # SageMaker deletes no endpoint that is changing, for example because it scales.
-            endpoints.settled(there, name)
+            _await(there, name, console)
             stacks.delete(there, settled, console)
     if deletion.stray:
-        endpoints.settled(there, name)
+        _await(there, name, console)
         there.sagemaker.delete_endpoint(EndpointName=name)
         endpoints.settled(there, name)
     return list(left(there, name, deletion.resources))
+
+
+def _await(there: Aws, name: str, console: Console) -> None:
+    """Wait while the endpoint changes, as when it scales: SageMaker deletes none then."""
+    found = endpoints.describe(there, name)
+    if found and found.status in endpoints.CHANGING:
+        tell(console, f"{name} is {found.status}: waiting")
+        endpoints.settled(there, name)
 
 
 def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
