@@ -41,6 +41,7 @@ BEYOND = {
         sagemaker:StopTrainingJob""",
     "CloudFormation does it in some updates, by the types' handlers": """
         application-autoscaling:DescribeScalingPolicies application-autoscaling:ListTagsForResource
+        application-autoscaling:TagResource application-autoscaling:UntagResource
         application-autoscaling:DescribeScheduledActions
         cloudformation:UntagResource cloudwatch:ListTagsForResource cloudwatch:UntagResource
         iam:GetRolePolicy iam:ListRoleTags iam:PutRolePermissionsBoundary iam:UntagRole

@@ -427,13 +427,14 @@ def test_a_metric_of_the_teams_own_is_replaced_by_the_librarys(stage: Stage) -> 
 
 
 def test_an_asynchronous_stage_is_read_from_its_inputs_and_outputs(stage: Stage) -> None:
-    now = datetime.now(UTC)
     for i in range(8):
         found = people(stage.random, 100, age=15)
         start = f"{PROJECT}/async/{STAGE}"
         rows = "\n".join(json.dumps(row) for row in objects(found))
         stage.put(f"{start}/input/{i}", rows, ContentType="application/jsonlines")
         stage.put(f"{start}/output/version-1/{i}.out", predictions(probability(found)))
+    # Not before the last object was put: a full hour may have passed meanwhile.
+    now = datetime.now(UTC)
     result = stage.check(now + timedelta(hours=1))
     assert (result["requests"], result["rows"]) == (8, 800)
     assert {("age", "drift"), ("predicted class", "prediction")} <= kinds(result)
