@@ -351,6 +351,15 @@ def test_a_version_that_sagemaker_returned_to_is_not_replaced_by_the_one_its_ala
         advice = f"runs version 1: most likely an alarm .* deploy returned --model-.*-arn {first}"
         with pytest.raises(MlopsError, match=advice):
             here.deploy(stage, other)
+    with monkeypatch.context() as patch:
+        # A model that is no version was put there by hand.
+        patch.setattr(
+            endpoints,
+            "describe",
+            lambda *of: (found := shown(*of)) and replace(found, package=""),
+        )
+        with pytest.raises(MlopsError, match=r"runs model .* which was set outside of it"):
+            here.deploy(stage, other)
     assert here.deploy(stage, first).changed
 
 

@@ -48,8 +48,8 @@ def monitor(
 
     `monitoring` in mlops.yaml says which stages are checked, when, and against which limits. With
     `--run`, the exit code is 1 if a limit is exceeded. Labels that come later go to
-    `PROJECT/labels/STAGE/` in the bucket: CSV, JSON Lines or Parquet
-    with the columns inference_id, row (from 0), label.
+    `PROJECT/labels/STAGE/` in the bucket: CSV, JSON Lines or Parquet with the columns inference_id,
+    row (from 0), label.
 
     **Examples**
 

@@ -427,7 +427,7 @@ def _verify(there: Aws, stage: Stage, package: Version, back: RollbackTarget | N
                 f"{stage.name} received version {package.version}, and since then version {last} "
                 "by another run"
             )
-        if found.version in (*before, back and back.running):
+        if found.version in (*before, *([back.running] if back else ())):
             why = f" ({found.reason})" if found.reason else ""
             raise MlopsError(
                 f"the stack is complete, but its endpoint runs version {found.version}{why}: most "
