@@ -140,7 +140,8 @@ class Aws:
 
     @property
     def runtime(self) -> Any:
-        return self.client("sagemaker-runtime")
+        # A container has 60 seconds: who waits no longer would send the request again.
+        return self.client("sagemaker-runtime", attempts=3, seconds=75)
 
     @cached_property
     def account(self) -> str:

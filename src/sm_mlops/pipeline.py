@@ -312,6 +312,9 @@ class Repo:
         return {
             "SAGEMAKER_PROGRAM": script,
             "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+            # The image's server gives up after 60 s by default; SageMaker waits this long for the
+            # answer to an asynchronous request, and 600 s in batch transform jobs.
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT": "900",
             **_OFFLINE,
         }
 

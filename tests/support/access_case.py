@@ -245,15 +245,16 @@ def answering(project: str) -> Iterator[Call]:
     yield from images()
 
 
-def scheduled(project: str, model: str = "model-1a2b3c") -> Iterator[Call]:
+def scheduled(project: str) -> Iterator[Call]:
     """Return what the schedules of a stage start."""
     monitor = arn("sagemaker", f"pipeline/{project}-monitor")
     yield from calls("sagemaker", "StartPipelineExecution", monitor)
     yield from calls("lambda", "InvokeFunction", arn("lambda", "function:sm-mlops-retrain"))
     job = arn("sagemaker", f"transform-job/{project}-batch-0a1b2c")
     asked = {"aws_RequestTag__project": project}
-    named = {"sagemaker_ModelArn": arn("sagemaker", f"model/{model}")}
-    yield from calls("sagemaker", "CreateTransformJob", job, **asked, **named)
+    for model in ("Model-1a2b3c", "model-1a2b3c"):  # As the request names it, and as SageMaker.
+        named = {"sagemaker_ModelArn": arn("sagemaker", f"model/{model}")}
+        yield from calls("sagemaker", "CreateTransformJob", job, **asked, **named)
     tagging = {"sagemaker_TaggingAction": "CreateTransformJob"}
     yield from calls("sagemaker", "AddTags", job, **asked, **tagging)
 

@@ -438,11 +438,13 @@ def test_pip_fetches_setuptools_from_an_index_unless_told_otherwise(
 
 ECHO = """
 import json, os
+from sagemaker_containers._env import ServingEnv
 def model_fn(model_dir):
     return "NAME"
 def transform_fn(model, body, content_type, accept):
-    folder = os.path.dirname(__file__)
-    return json.dumps([model, body, os.access(folder, os.W_OK)]), "application/json"
+    writable = os.access(os.path.dirname(__file__), os.W_OK)
+    found = [model, body, writable, ServingEnv().model_server_timeout]
+    return json.dumps(found), "application/json"
 """
 
 
@@ -464,7 +466,7 @@ def test_the_models_of_two_repos_are_served_at_once(
     with served(tmp_path, "one", environment) as one, served(tmp_path, "two", environment) as two:
         assert [one.wait(), two.wait()] == [200, 200]
         answers = [json.loads(each.ask("rows", "text/csv")[2]) for each in (one, two)]
-    assert answers == [["one", "rows", True], ["two", "rows", True]]
+    assert answers == [["one", "rows", True, 900], ["two", "rows", True, 900]]
 
 
 @pytest.mark.long

@@ -120,7 +120,8 @@ class Models:
             raise invalid(f"Could not find model data at {url}.") from error
 
     def describe_model(self, params: Params, caller: Caller) -> Params:
-        return wire.public(find(self.store, MODEL, params["ModelName"], caller))
+        found = wire.public(find(self.store, MODEL, params["ModelName"], caller))
+        return found | {"ModelArn": found["ModelArn"].lower()}
 
     def list_models(self, params: Params, caller: Caller) -> Params:
         return listed(self.store, MODEL, "Models", params, caller)

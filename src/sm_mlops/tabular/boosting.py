@@ -95,7 +95,13 @@ def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Model:
         **given,
     }
     offset, scale = standard(train.labels) if task == "regression" else (0.0, 1.0)
-    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
+    # The image's own folder for temporary files is on its small system disk; /tmp is the volume's:
+    # https://docs.aws.amazon.com/sagemaker/latest/dg/model-train-storage.html
+    scratch = os.environ.get("TMPDIR") or "/tmp"  # nosec B108 # unnamed files
+    with (
+        tempfile.TemporaryFile(dir=scratch) as first,
+        tempfile.TemporaryFile(dir=scratch) as second,
+    ):
         training = matrix(xgboost, first, encoding, train, (offset, scale), chosen)
         check = matrix(xgboost, second, encoding, validation, (offset, scale), chosen, training)
     try:
