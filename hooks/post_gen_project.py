@@ -1,8 +1,10 @@
-"""Pins the tool in tool.txt, commits the pristine render, which later updates are merged against,
-says what comes next, and offers to connect the new repo to AWS and GitHub.
+"""Refuses answers that AWS, GitHub or a file system would reject; then pins the tool in tool.txt,
+commits the pristine render, which later updates are merged against, says what comes next, and
+offers to connect the new repo to AWS and GitHub.
 
 Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Without a yes it
-acts on nothing but the new folder, and it never fails: cookiecutter would delete the repo.
+acts on nothing but the new folder, which cookiecutter deletes if this fails: so only an answer can.
+One hook, because starting Python a second time takes longer than all that this one does itself.
 """
 
 import os
@@ -13,19 +15,68 @@ if __name__ == "__main__" and sys.path[0] == os.path.dirname(os.path.abspath(__f
     del sys.path[0]
 
 import json
+import re
 
-# The hook before this one admits only letters, digits, '-', '_' and '.' in these names.
-FOLDER = "{{ cookiecutter.project_slug }}"
-ORIGIN = "https://github.com/{{ cookiecutter.github_owner }}/{{ cookiecutter.github_repo }}"
-BY_CRUFT = "{{ '_commit' in cookiecutter }}" == "True"
-# Rendered into a raw string as JSON, they stay data, whatever they contain.
-RENDERED_FROM = r"""{{ {
-    'template': cookiecutter._template | default(''),
-    'commit': cookiecutter._commit | default(''),
-    'folder': cookiecutter._repo_dir | default(''),
-    'output': cookiecutter._output_dir | default(''),
-    'pin': cookiecutter._tool_pin | default(''),
-} | tojson }}"""
+# Answers are rendered into this file. As JSON in a raw string, they stay data whatever they hold.
+ANSWERS = r"""{{ cookiecutter | tojson }}"""
+# Before cookiecutter handed those of the command line to Jinja. (cruft does not keep them.)
+GIVEN = r"""{{ _cookiecutter | default({}) | tojson }}"""
+
+# `cruft update` hands stored answers to Jinja again: one that looks like Jinja would run some day.
+JINJA = r"[{][#%{]"
+TEXT = rf"(?!.*{JINJA})\S(.*\S)?"
+TEXT_RULE = (
+    "printable text on one line, not empty, without Jinja's opening brackets or outer spaces"
+)
+
+# field: (pattern of the whole answer, longest length, the rule in words, an example)
+RULES = {
+    "project_name": (TEXT, 64, TEXT_RULE, "Churn Prediction"),
+    "project_slug": (
+        r"[a-z][a-z0-9]*(-[a-z0-9]+)*",
+        64,
+        "lowercase letters, digits and single hyphens, starting with a letter",
+        "churn-prediction",
+    ),
+    "description": (TEXT, 200, TEXT_RULE, "Predicts which customers will leave"),
+    "author": (TEXT, 100, TEXT_RULE, "Data Science"),
+    "github_owner": (
+        r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(_[A-Za-z0-9]+)?",
+        39,
+        "a GitHub user or organization: letters, digits and single hyphens",
+        "my-org",
+    ),
+    "github_repo": (
+        r"(?!\.{1,2}$)(?!.*\.(git|wiki)$)[A-Za-z0-9_.][A-Za-z0-9_.-]*",
+        100,
+        "a GitHub repository without owner: letters, digits, '-', '_', '.', not ending in .git",
+        "churn-prediction",
+    ),
+    "aws_region": (
+        r"[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}",
+        32,
+        "an AWS region code",
+        "eu-central-1",
+    ),
+    "sagemaker_project": (
+        # SageMaker lowercases names in ARNs, and IAM compares case-sensitively; platform/
+        # is where the artifact bucket holds what all projects share, and <project>-monitor the
+        # pipeline that checks the stages of a project.
+        r"(?!platform$|.*-monitor$)[a-z](-*[a-z0-9])*",
+        32,
+        "lowercase letters, digits and inner hyphens, starting with a letter, not platform, not "
+        "ending in -monitor (so is called the pipeline that checks a project)",
+        "churn-prediction",
+    ),
+    "github_sign_in": (r"oidc|iam-user", 8, "oidc or iam-user", "oidc"),
+    "ci": (r"github-actions|jenkins", 14, "github-actions or jenkins", "github-actions"),
+}
+
+# A git address with a user of the web, who may be a token, or with a password, or with a query.
+SIGNED_IN = r"(git\+)?(https?://.*[@?;]|ssh://[^/@]*:[^/@]*@)"
+WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
+
+
 # Cookiecutter leaves files out, but makes their folder all the same.
 WORKFLOWS = os.path.join(".github", "workflows")
 
@@ -41,7 +92,7 @@ MESSAGE = b"Render the template\n.\n"
 
 # Answers the question if there is no terminal: yes, plan or no.
 REGISTER = "SM_MLOPS_REGISTER"
-ANSWERS = {"yes": ["bootstrap", "--yes"], "plan": ["bootstrap", "--plan"], "no": []}
+COMMANDS = {"yes": ["bootstrap", "--yes"], "plan": ["bootstrap", "--plan"], "no": []}
 QUESTION = "Connect it to AWS and GitHub now? Shows a plan before it creates anything. [y/N] "
 # What the command needs of an environment, besides the repo itself.
 NEEDED = ("boto3", "github", "nacl", "rich", "sm_mlops", "typer", "uv", "yaml")
@@ -49,6 +100,15 @@ SUPPORTED = ((3, 11), (3, 14))
 
 
 def main() -> None:
+    answers = json.loads(ANSWERS)
+    folder = template_folder(answers)
+    known = read(folder, "cookiecutter.json")
+    regions = read(folder, os.path.join("src", "sm_mlops", "regions.json"))
+    refused = problems(answers, json.loads(GIVEN), known, regions)
+    if refused:
+        if os.path.exists(".git"):
+            refused.append("This repo was there before: `git restore .` takes the answers back")
+        sys.exit("\n".join(refused))
     if os.path.isdir(WORKFLOWS) and not os.listdir(WORKFLOWS):
         os.removedirs(WORKFLOWS)
     # Variables of an outer git command would point at its repository.
@@ -57,27 +117,88 @@ def main() -> None:
     parents = here_and_above(os.path.realpath(os.curdir))
     # Cookiecutter has put this script into the temp folder, which costs less to see than to import.
     temporary = os.path.dirname(os.path.realpath(__file__)) in parents
-    problem = pin_tool(json.loads(RENDERED_FROM))
-    if temporary and BY_CRUFT:
+    problem = pin_tool(answers, folder)
+    if temporary and "_commit" in answers:
         # `cruft update` and `cruft diff` compare renders there, and print the difference.
         return
     if problem:
         print(problem)
     inside_repository = any(os.path.exists(os.path.join(folder, ".git")) for folder in parents)
-    print(next_steps(not temporary and not inside_repository and first_commit()), flush=True)
+    committed = not temporary and not inside_repository and first_commit()
+    print(next_steps(answers, committed), flush=True)
     if not temporary:
-        connect()
+        connect(answers["project_slug"])
 
 
-def pin_tool(rendered_from: dict) -> str:
+def read(folder: str, name: str) -> dict:
+    """Return a JSON file of the template; nothing if it is not found."""
+    try:
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return {}
+
+
+def lacking(region: str, regions: dict) -> str:
+    """Return why a project does not work in a region; "" if it does, or if nothing is known."""
+    if not regions or regions.get(region) == []:
+        return ""
+    good = [name for name, missing in regions.items() if not missing]
+    near = [name for name in good if name.partition("-")[0] == region.partition("-")[0]]
+    why = f"has no {' and no '.join(regions[region])}" if region in regions else "is not known"
+    return f"{region} {why}; choose one of {', '.join(near or good)}"
+
+
+def problems(answers: dict, given: dict, known: dict, regions: dict) -> list:
+    """Return a line for each answer that breaks its rule, in the order of the questions.
+
+    `given` are the answers before cookiecutter evaluated them, `known` the template's own;
+    `regions` has what each region lacks.
+    """
+    lines = []
+    for field, (pattern, longest, rule, example) in RULES.items():
+        answer = answers.get(field)
+        if field == "project_slug":
+            # Its folder exists by now, so cookiecutter.json made the name harmless before this ran.
+            answer = answers.get("__project_slug_given", answer)
+        is_jinja = re.search(JINJA, str(given.get(field)))
+        if is_jinja and (given[field] != known[field] if known else pattern == TEXT):
+            answer = given[field]
+        if not (
+            isinstance(answer, str)
+            and len(answer) <= longest
+            and answer.isprintable()
+            and re.fullmatch(pattern, answer)
+        ):
+            broken = f"must be {rule}, at most {longest} characters"
+        elif field == "project_slug" and re.fullmatch(WINDOWS_DEVICES, answer):
+            broken = "must not be the name of a Windows device"
+        elif field == "aws_region" and lacking(answer, regions):
+            lines.append(f"{field}: {lacking(answer, regions)}")
+            continue
+        else:
+            continue
+        # ASCII and cut, so that whatever was answered stays on this line.
+        shown = ascii(answer)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        lines.append(f"{field}: {broken}, for example {example}; got {shown}")
+    # Cruft writes the address to .cruft.json and this context with it; cookiecutter does neither.
+    if "_commit" in answers and re.match(SIGNED_IN, str(answers.get("_template"))):
+        lines.append(
+            "cruft would write the user or password in the template's address to .cruft.json: give "
+            "the address without them; git asks, or its credential helper knows them"
+        )
+    return lines
+
+
+def pin_tool(answers: dict, folder: str) -> str:
     """Write `tool.txt`: the one line that says where the repo gets the tool from, and which one.
 
     A git address at the rendered commit where others can clone it, else a wheel in `vendor/`.
     Returns what stopped it, in one line, or nothing.
     """
-    folder = template_folder(rendered_from)
     try:
-        pin = rendered_from["pin"] or pin_of_address(rendered_from, folder)
+        pin = answers.get("_tool_pin") or pin_of_address(answers, folder)
         if pin:
             with open("tool.txt", "w", encoding="utf-8", newline="\n") as file:
                 file.write(pin + "\n")
@@ -92,14 +213,14 @@ def pin_tool(rendered_from: dict) -> str:
     return ""
 
 
-def template_folder(rendered_from: dict) -> str:
+def template_folder(answers: dict) -> str:
     """Return the folder of the template that was rendered.
 
     Its name is relative to where cookiecutter was called, which only Linux tells for sure: there
     cookiecutter and cruft stand in the template's folder while hooks run.
     """
-    given = rendered_from["folder"] or rendered_from["template"]
-    starts = (rendered_from["output"], os.environ.get("PWD", ""), os.curdir)
+    given = answers.get("_repo_dir") or answers.get("_template", "")
+    starts = (answers.get("_output_dir", ""), os.environ.get("PWD", ""), os.curdir)
     candidates = [f"/proc/{os.getppid()}/cwd", *(os.path.join(start, given) for start in starts)]
     for folder in candidates:
         if os.path.isfile(os.path.join(folder, "src", "sm_mlops", "upgrade", "wheel.py")):
@@ -107,29 +228,27 @@ def template_folder(rendered_from: dict) -> str:
     return ""
 
 
-def pin_of_address(rendered_from: dict, folder: str) -> str:
+def pin_of_address(answers: dict, folder: str) -> str:
     """Return the pin to the address that was rendered from; nothing where there is none."""
-    template, commit = rendered_from["template"], rendered_from["commit"]
+    template, commit = answers.get("_template", ""), answers.get("_commit", "")
     if template.lower().endswith(".zip"):
         return pin_of_zip(template)
     if commit and not os.path.isdir(template):
         return pin_of_commit(template, commit)
     # Cruft renders a clone of the folder that it was given, cookiecutter the folder itself.
-    own = template if commit else folder if rendered_from["folder"] == template else ""
+    own = template if commit else folder if answers.get("_repo_dir") == template else ""
     folder = own or folder
     if not os.path.exists(os.path.join(folder, ".git")):
         return ""
-    head = git(folder, "rev-parse", "HEAD")
+    asked = ["rev-parse HEAD", "config --get remote.origin.url"]
     if own:
-        parts = ("src", "cookiecutter.json", "pyproject.toml", "LICENSE")
-        pushed = ("--count=1", "--contains", head, "refs/remotes/origin")
-        if (
-            (commit and commit != head)
-            or not git(folder, "for-each-ref", *pushed)
-            or git(folder, "status", "--porcelain", "--", *parts)
-        ):
-            return ""
-    return pin_of_commit(git(folder, "config", "--get", "remote.origin.url"), head)
+        asked.append("for-each-ref --count=1 --contains HEAD refs/remotes/origin")
+        asked.append("status --porcelain -- src cookiecutter.json pyproject.toml LICENSE")
+    head, address, *more = git(folder, asked) or ("", "")
+    # One line says that origin has the commit; each further one names a change.
+    if own and (len(more) != 1 or "\trefs/" not in more[0] or commit not in ("", head)):
+        return ""
+    return pin_of_commit(address, head)
 
 
 def pin_of_commit(address: str, commit: str) -> str:
@@ -163,8 +282,6 @@ def bare(address: str) -> str:
 
     The user of an ssh address is kept: it is everybody's `git`, and ssh needs it.
     """
-    import re
-
     short, _, rest = address.partition(":")
     if short in HOSTS and not rest.startswith("//"):
         address = HOSTS[short] + rest
@@ -187,15 +304,21 @@ def bare(address: str) -> str:
     return f"{scheme}://{user + '@' if scheme == 'ssh' and user else ''}{host}{path.rstrip('/')}"
 
 
-def git(folder: str, *arguments: str) -> str:
-    """Return what git says about the template; nothing if it refuses or is missing."""
-    import subprocess
+def git(folder: str, commands: list) -> list:
+    """Return the lines that git's commands print about a folder; none if it refuses or is missing.
 
-    try:
-        done = subprocess.run(("git", "-C", folder, *arguments), capture_output=True, check=False)
-    except OSError:
-        return ""
-    return "" if done.returncode else os.fsdecode(done.stdout).strip()
+    One shell takes less time than importing `subprocess`. The folder is in no command: its name may
+    hold what a shell obeys.
+    """
+    os.environ["SM_MLOPS_TEMPLATE"] = folder
+    named = '"%SM_MLOPS_TEMPLATE%"' if os.name == "nt" else '"$SM_MLOPS_TEMPLATE"'
+    asked = " && ".join(f"git -C {named} {command}" for command in commands)
+    failed = os.system(f"({asked}) >tool.txt 2>{os.devnull}")  # nosec B605 # no answer is in it
+    del os.environ["SM_MLOPS_TEMPLATE"]
+    with open("tool.txt", encoding="utf-8", errors="surrogateescape") as file:
+        lines = file.read().splitlines()
+    os.remove("tool.txt")
+    return [] if failed else lines
 
 
 def vendor(folder: str) -> None:
@@ -273,22 +396,23 @@ def first_commit() -> bool:
     return not failed
 
 
-def next_steps(committed: bool) -> str:
-    publish = f"git remote add origin {ORIGIN}.git && git push -u origin main"
-    if BY_CRUFT:
+def next_steps(answers: dict, committed: bool) -> str:
+    origin = f"https://github.com/{answers['github_owner']}/{answers['github_repo']}"
+    publish = f"git remote add origin {origin}.git && git push -u origin main"
+    if "_commit" in answers:
         # cruft writes this file after the hook, so the first commit cannot hold it.
         publish = f"git add .cruft.json && git commit -m 'Follow the template' && {publish}"
-    by_hand = publish if committed else f"commit, then push to {ORIGIN}"
+    by_hand = publish if committed else f"commit, then push to {origin}"
     return "\n".join(
         (
-            f"1. cd {FOLDER} && make sandbox",
+            f"1. cd {answers['project_slug']} && make sandbox",
             "2. Set your own data, target and quality gate in mlops.yaml, and run it again",
             "3. .venv/bin/mlops bootstrap connects it to AWS and GitHub; to push only: " + by_hand,
         )
     )
 
 
-def connect() -> None:
+def connect(slug: str) -> None:
     """Run the new repo's `mlops bootstrap` if that is wanted, and say how to finish it by hand.
 
     Ctrl-C ends it where it is; what it had done stays, and the next one goes on from there.
@@ -299,21 +423,21 @@ def connect() -> None:
             print(
                 "\nThe repo is complete, but not connected to AWS and GitHub: see above what was "
                 "done and what failed.\nTo finish it: "
-                f"cd {FOLDER} && make setup && .venv/bin/mlops bootstrap"
+                f"cd {slug} && make setup && .venv/bin/mlops bootstrap"
             )
     except (KeyboardInterrupt, OSError) as error:
         why = f": {error}" if isinstance(error, OSError) else ""
         print(
             f"\nStopped{why}. The repo is complete. To connect it to AWS and GitHub: "
-            f"cd {FOLDER} && make setup && .venv/bin/mlops bootstrap"
+            f"cd {slug} && make setup && .venv/bin/mlops bootstrap"
         )
 
 
 def wanted() -> list:
     """Return what to call `mlops` with; nothing to leave it."""
     given = os.environ.get(REGISTER, "").strip().lower()
-    if given in ANSWERS:
-        return ANSWERS[given]
+    if given in COMMANDS:
+        return COMMANDS[given]
     if given:
         print(f"{REGISTER}={given} must be yes, plan or no: nothing was connected")
         return []

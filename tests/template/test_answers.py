@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import botocore.session
 import pytest
-from hooks import pre_gen_project
+from hooks import post_gen_project
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -188,16 +189,16 @@ REFUSED = {
 
 def problems(answers: Mapping[str, object]) -> list[str]:
     """What the hook says to these answers, none of them from the command line."""
-    return pre_gen_project.problems(dict(answers), {}, {}, REGIONS)
+    return post_gen_project.problems(dict(answers), {}, {}, REGIONS)
 
 
 def good() -> dict[str, str]:
-    return {name: example for name, (_, _, _, example) in pre_gen_project.RULES.items()}
+    return {name: example for name, (_, _, _, example) in post_gen_project.RULES.items()}
 
 
 def test_every_question_has_a_rule_a_prompt_and_is_one_of_at_most_ten() -> None:
     prompts = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))["__prompts__"]
-    assert list(questions()) == list(pre_gen_project.RULES) == list(prompts)
+    assert list(questions()) == list(post_gen_project.RULES) == list(prompts)
     assert len(questions()) <= 10
 
 
@@ -233,12 +234,12 @@ def test_text_that_cannot_be_shown_or_would_run_is_refused(field: str, answer: s
 
 @pytest.mark.parametrize("answer", [None, 1, 1.5, True, ["a"], {"a": 1}])
 def test_an_answer_that_is_not_text_is_refused(answer: object) -> None:
-    lines = problems(dict.fromkeys(pre_gen_project.RULES, answer))
-    assert [line.partition(":")[0] for line in lines] == list(pre_gen_project.RULES)
+    lines = problems(dict.fromkeys(post_gen_project.RULES, answer))
+    assert [line.partition(":")[0] for line in lines] == list(post_gen_project.RULES)
 
 
 def test_a_missing_answer_is_refused() -> None:
-    assert len(problems({})) == len(pre_gen_project.RULES)
+    assert len(problems({})) == len(post_gen_project.RULES)
 
 
 def names_of(repo: Rendered) -> dict[str, Any]:
@@ -434,6 +435,18 @@ def test_all_bad_answers_are_reported_at_once(elsewhere: Callable[..., Run]) -> 
     ]
 
 
+def test_a_repo_that_was_there_before_stays_and_can_take_the_answers_back(
+    elsewhere: Callable[..., Run], tmp_path: Path
+) -> None:
+    repo = tmp_path / "work" / "my-model"
+    assert elsewhere().code == 0
+    done = elsewhere("--overwrite-if-exists", "aws_region=moon")
+    assert done.code == 1 and "git restore ." in done.err
+    subprocess.run(["git", "restore", "."], cwd=repo, check=True)
+    left = subprocess.run(["git", "status", "--porcelain"], cwd=repo, stdout=subprocess.PIPE)
+    assert left.stdout == b"" and "moon" not in (repo / "pyproject.toml").read_text()
+
+
 def heading_and_text(markdown: str) -> tuple[str, str]:
     """First heading and the whole text of a Markdown document, as a reader sees them."""
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
@@ -479,10 +492,10 @@ def test_the_longest_and_the_shortest_answers_render(bake: Bake, answers: dict[s
     ("field", "length"), [(f, len(a)) for f, a in LONGEST.items() if f != "aws_region"]
 )
 def test_one_character_more_than_the_longest_is_refused(field: str, length: int) -> None:
-    assert pre_gen_project.RULES[field][1] == length
+    assert post_gen_project.RULES[field][1] == length
     assert problems(good() | {field: "w" * (length + 1)})
 
 
 def test_answers_given_together_do_not_hide_each_other() -> None:
-    for first, second in itertools.combinations(pre_gen_project.RULES, 2):
+    for first, second in itertools.combinations(post_gen_project.RULES, 2):
         assert len(problems(good() | {first: "", second: ""})) == 2

@@ -16,7 +16,7 @@ from answers import FINISH, NOBODY
 from generated import RENDERED
 from rendering import ROOT, Run, run
 
-HOOKS = [ROOT / "hooks" / "pre_gen_project.py", ROOT / "hooks" / "post_gen_project.py"]
+HOOK = ROOT / "hooks" / "post_gen_project.py"
 ANSWERS = {
     "project_slug": "my-model",
     "author": "ML team",
@@ -26,13 +26,12 @@ ANSWERS = {
 Cookiecutter = Callable[..., Run]
 
 
-def rendered(hook: Path, answers: dict[str, str]) -> str:
-    return Environment().from_string(hook.read_text(encoding="utf-8")).render(cookiecutter=answers)
+def rendered(answers: dict[str, str]) -> str:
+    return Environment().from_string(HOOK.read_text(encoding="utf-8")).render(cookiecutter=answers)
 
 
-@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.stem)
-def test_a_hook_is_written_for_the_oldest_python_cookiecutter_runs_on(hook: Path) -> None:
-    tree = ast.parse(hook.read_text(encoding="utf-8"), feature_version=(3, 9))
+def test_a_hook_is_written_for_the_oldest_python_cookiecutter_runs_on() -> None:
+    tree = ast.parse(HOOK.read_text(encoding="utf-8"), feature_version=(3, 9))
     modules = {
         alias.name
         for node in ast.walk(tree)
@@ -42,13 +41,12 @@ def test_a_hook_is_written_for_the_oldest_python_cookiecutter_runs_on(hook: Path
     assert modules <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.stem)
-def test_a_hook_needs_nothing_but_the_interpreter(hook: Path, tmp_path: Path) -> None:
-    from hooks import pre_gen_project
+def test_a_hook_needs_nothing_but_the_interpreter(tmp_path: Path) -> None:
+    from hooks import post_gen_project as hook
 
-    answers = {name: rule[3] for name, rule in pre_gen_project.RULES.items()}
+    answers = {name: rule[3] for name, rule in hook.RULES.items()}
     script = tmp_path / "hook.py"
-    script.write_text(rendered(hook, answers), encoding="utf-8")
+    script.write_text(rendered(answers), encoding="utf-8")
     done = run("python", "-I", "-S", script, cwd=tmp_path, PATH="")
     assert done.code == 0, done.err
     assert not (tmp_path / ".git").exists()
@@ -73,7 +71,7 @@ def test_modules_in_the_temp_folder_are_not_imported(
     ids=ascii,
 )
 def test_an_answer_in_a_hook_stays_data(answer: str) -> None:
-    tree = ast.parse(rendered(HOOKS[0], ANSWERS | {"author": answer}))
+    tree = ast.parse(rendered(ANSWERS | {"author": answer}))
     [context] = [
         node.value
         for node in tree.body

@@ -235,11 +235,13 @@ def test_each_variable_is_declared_and_each_declared_one_is_used(template: Path)
             used |= set(
                 re.findall(r"cookiecutter\.(?!json)(\w+)", place.read_text(encoding="utf-8"))
             )
+    hook = (template / "hooks" / "post_gen_project.py").read_text(encoding="utf-8")
+    used |= set(re.findall(r"answers(?:\.get\(|\[)['\"](\w+)", hook))
     declared = {name for name in SETTINGS if not re.match(r"__|_(copy|jinja|template)", name)}
     # Private ones derive others; Jinja's own method updates them.
     inner = set(re.findall(r"cookiecutter\.(\w+)", json.dumps(SETTINGS)))
     own = {"_commit", "_output_dir", "_repo_dir", "_template", "update"}
-    assert used - own - {"_template_version"} <= declared
+    assert used - own - {"_template_version", "__project_slug_given"} <= declared
     assert declared <= used | inner
 
 

@@ -185,7 +185,7 @@ def test_every_action_is_pinned_by_commit_and_leaves_no_credentials() -> None:
 @pytest.mark.slow
 def test_the_clean_copy_holds_what_a_clone_would(tmp_path: Path) -> None:
     copy = clean_copy(tmp_path / "copy")
-    for name in ("cookiecutter.json", "hooks/pre_gen_project.py", f"{RENDERED.name}/Makefile"):
+    for name in ("cookiecutter.json", "hooks/post_gen_project.py", f"{RENDERED.name}/Makefile"):
         assert (copy / name).is_file()
     assert not (copy / ".git").exists() and not (copy / ".venv").exists()
 
