@@ -90,7 +90,7 @@ HOSTS = {
 HEX = "0123456789abcdef"
 MESSAGE = b"Render the template\n.\n"
 
-# Answers the question if there is no terminal: yes, plan or no.
+# Answers the question in advance, also at a terminal: yes, plan or no.
 REGISTER = "SM_MLOPS_REGISTER"
 COMMANDS = {"yes": ["bootstrap", "--yes"], "plan": ["bootstrap", "--plan"], "no": []}
 QUESTION = "Connect it to AWS and GitHub now? Shows a plan before it creates anything. [y/N] "
@@ -107,7 +107,7 @@ def main() -> None:
     refused = problems(answers, json.loads(GIVEN), known, regions)
     if refused:
         if os.path.exists(".git"):
-            refused.append("This repo was there before: `git restore .` takes the answers back")
+            refused.append("The template's files are replaced all the same: see `git status`")
         sys.exit("\n".join(refused))
     if os.path.isdir(WORKFLOWS) and not os.listdir(WORKFLOWS):
         os.removedirs(WORKFLOWS)

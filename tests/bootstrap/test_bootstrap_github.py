@@ -463,6 +463,15 @@ def test_existing_reviewers_stay_if_no_others_are_named(done: World) -> None:
     assert environment["_bypass"] is False
 
 
+def test_who_may_not_approve_their_own_is_not_asked_where_nobody_is(done: World) -> None:
+    """GitHub refuses to prevent self-review without a reviewer."""
+    environment = done.record()["_environments"]["production"]
+    environment["_self"] = True
+    done.repo.stage("production", Reviewers=[])
+    done.act()
+    assert reviewers(done, "production") == [] and environment["_self"] is False
+
+
 def test_an_environment_with_other_settings_is_changed_and_keeps_the_rest(
     done: World,
 ) -> None:
@@ -687,7 +696,8 @@ def test_enter_uses_the_token_of_the_sign_in(world: World) -> None:
 def test_a_credential_by_hand_counts_as_a_token(world: World) -> None:
     client = world.aws.client("secretsmanager")
     client.put_secret_value(SecretId=credential.SECRET, SecretString="{}")
-    assert "exists trigger credential: token" in world.looked()
+    [shown] = [line for line in world.looked() if line.startswith("exists trigger credential")]
+    assert shown.endswith(f"token; all repos of the account share it: it has to reach {NAME}")
     assert credential.kind(world.aws) == "token"
 
 

@@ -685,6 +685,28 @@ def test_without_the_first_of_several_roles_the_others_keep_their_right(there: L
         act(there, parameters={"StudioRoleArns": ",".join(STUDIO)})
 
 
+def test_a_role_that_cloudformation_leaves_its_right_loses_it(
+    there: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it does with roles whose name has a path."""
+    there.aws.client("iam").create_role(
+        RoleName="studio-0", AssumeRolePolicyDocument=json.dumps(ALL)
+    )
+    act(there, parameters={"StudioRoleArns": STUDIO[0]})
+    deploy = stacks.deploy
+
+    def leaving(*given: Any, **more: Any) -> Any:
+        done = deploy(*given, **more)
+        portfolio = (platform.outputs(there.aws) or {})["PortfolioId"]
+        catalog.grant(there.aws, portfolio, STUDIO[0])
+        return done
+
+    monkeypatch.setattr(stacks, "deploy", leaving)
+    told = act(there, parameters={"StudioRoleArns": ""})
+    assert f"revoked      {STUDIO[0]} may no longer create projects" in told
+    assert granted(there) == []
+
+
 def test_a_free_position_in_the_list_is_no_role(there: Land) -> None:
     for arn in STUDIO:
         there.aws.client("iam").create_role(
@@ -859,6 +881,17 @@ def test_whoever_is_named_is_subscribed_once(there: Land) -> None:
     assert list(items(Subscribers(there.aws).look())) == wanted
     part._subscribed = lambda topic: {"ada@example.com": PENDING}  # type: ignore[method-assign]
     assert items(part.look()) == dict(zip(wanted, ("manual", "create"), strict=True))
+
+
+def test_whoever_has_ended_a_subscription_is_subscribed_again(
+    there: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SNS lists the former subscription for three days."""
+    row = {"Endpoint": "ada@example.com", "SubscriptionArn": "Deleted"}
+    monkeypatch.setattr(type(there.aws), "pages", lambda *_, **__: iter([row]))
+    part = Subscribers(there.aws, ("ada@example.com",))
+    monkeypatch.setattr(part, "_topic", lambda: "arn:aws:sns:eu-west-1:123456789012:messages")
+    assert items(part.look()) == {"messages to ada@example.com": "create"}
 
 
 @pytest.mark.parametrize(

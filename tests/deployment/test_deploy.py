@@ -352,6 +352,15 @@ def test_a_version_that_sagemaker_returned_to_is_not_replaced_by_the_one_its_ala
         with pytest.raises(MlopsError, match=advice):
             here.deploy(stage, other)
     with monkeypatch.context() as patch:
+        # CloudFormation has deleted what the endpoint returned to.
+        patch.setattr(
+            endpoints,
+            "describe",
+            lambda *of: (found := shown(*of)) and replace(found, package="", model=""),
+        )
+        with pytest.raises(MlopsError, match=advice):
+            here.deploy(stage, other)
+    with monkeypatch.context() as patch:
         # A model that is no version was put there by hand.
         patch.setattr(
             endpoints,
@@ -361,6 +370,25 @@ def test_a_version_that_sagemaker_returned_to_is_not_replaced_by_the_one_its_ala
         with pytest.raises(MlopsError, match=r"runs model .* which was set outside of it"):
             here.deploy(stage, other)
     assert here.deploy(stage, first).changed
+
+
+def test_an_alarm_that_went_off_before_does_not_end_the_deployment_of_a_better_version(
+    here: Place, first: str
+) -> None:
+    """SageMaker would count the errors of the version that runs, and return to it."""
+    alarms = here.aws.client("cloudwatch")
+    state = {"AlarmName": "churn-failing-errors", "StateReason": "its version fails"}
+    stage, better = here.stage("failing", EndpointKind="real-time"), here.register(offset=6)
+    here.deploy(stage, first)
+    alarms.set_alarm_state(**state, StateValue="ALARM")
+    assert not here.deploy(stage, first).changed
+    assert here.deploy(stage, better).changed
+    assert "churn-failing-errors went off before: no alarm will end this deployment" in here.shown
+    assert not here.deploy(stage, better).changed
+    alarms.set_alarm_state(**state, StateValue="OK")
+    assert here.deploy(stage, first).changed
+    parameters = stacks.describe(here.aws, stage.stack).parameters  # type: ignore[union-attr]
+    assert parameters["AutoRollback"] == "on"
 
 
 def test_an_instance_type_changes_under_autoscaling(here: Place, first: str) -> None:

@@ -91,7 +91,7 @@ kms:Decrypt,DescribeKey,GenerateDataKey,GenerateDataKeyWithoutPlaintext @
     kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
 kms:CreateGrant @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab ? kms:GrantIsForAWSResource=True
 ec2:CreateNetworkInterface,DeleteNetworkInterface @ ec2:network-interface/*
-    ec2:security-group/* ec2:subnet/*
+    ec2:security-group/* ec2:*:subnet/*
 ec2:CreateNetworkInterfacePermission,DeleteNetworkInterfacePermission @ ec2:network-interface/*
 ec2:DescribeDhcpOptions,DescribeNetworkInterfaces,DescribeSecurityGroups,DescribeSubnets,DescribeVpcs
     @ *

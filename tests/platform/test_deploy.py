@@ -66,7 +66,9 @@ def test_only_the_roles_of_its_stages_take_the_role(stages: str, names: list[str
     # No sessions with tags of their own, either.
     assert statement["Action"] == "sts:AssumeRole"
     roles = [f"arn:aws:iam::{HOME}:role/churn-github-{name}" for name in names]
-    assert statement["Principal"] == {"AWS": roles}
+    # IAM would keep the ID of a role that is named as principal, and refuse one that is not there.
+    assert statement["Principal"] == {"AWS": f"arn:aws:iam::{HOME}:root"}
+    assert statement["Condition"] == {"ArnEquals": {"aws:PrincipalArn": roles}}
     assert made["RoleName"] == "churn-deploy"
 
 

@@ -32,7 +32,8 @@ WITHOUT = {
     "AWS::ServiceCatalog::PortfolioProductAssociation": "free, and part of a portfolio",
 }
 # To update a secret, CloudFormation may read its value, which no one who deploys may.
-UNTOUCHED = {"GitHubSecret"}
+# Service Catalog passes on the tags of portfolio and product to what a project creates.
+UNTOUCHED = {"GitHubSecret", "Portfolio", "Product"}
 STACKS: dict[str, tuple[Callable[[], Stack], str]] = {
     "platform": (lambda: platform(Owner="Risk", HasLayer="true"), "platform"),
     "project": (lambda: project(Owner="Risk", SignIn="iam-user"), "churn"),

@@ -396,6 +396,7 @@ def test_invalid_environments_are_refused(server: Standalone, ada: Visitor) -> N
         {"reviewers": [{"type": "User", "id": 1}]},
         {"deployment_branch_policy": both},
         {"wait_timer": -1},
+        {"prevent_self_review": True},
     ):
         assert ada("PUT", where, body).status_code == 422
     server.github.accounts.account("acme")["_plan"] = "free"

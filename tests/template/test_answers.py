@@ -441,7 +441,7 @@ def test_a_repo_that_was_there_before_stays_and_can_take_the_answers_back(
     repo = tmp_path / "work" / "my-model"
     assert elsewhere().code == 0
     done = elsewhere("--overwrite-if-exists", "aws_region=moon")
-    assert done.code == 1 and "git restore ." in done.err
+    assert done.code == 1 and "see `git status`" in done.err
     subprocess.run(["git", "restore", "."], cwd=repo, check=True)
     left = subprocess.run(["git", "status", "--porcelain"], cwd=repo, stdout=subprocess.PIPE)
     assert left.stdout == b"" and "moon" not in (repo / "pyproject.toml").read_text()

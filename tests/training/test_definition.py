@@ -210,8 +210,10 @@ def test_spot_training_waits_for_capacity_and_keeps_checkpoints(
     assert job["EnableManagedSpotTraining"] is True
     limits = job["StoppingCondition"]
     assert limits["MaxWaitTimeInSeconds"] > limits["MaxRuntimeInSeconds"]
-    # Part of the cache key: an address per execution would keep every cache from hitting.
-    assert isinstance(job["CheckpointConfig"]["S3Uri"], str)
+    # Part of the cache key: an address per execution would keep every cache from hitting. But a job
+    # downloads everything below it, so not one for all data.
+    *_, last = job["CheckpointConfig"]["S3Uri"]["Std:Join"]["Values"]
+    assert last == {"Get": "Parameters.DataHash"}
 
 
 def test_every_job_and_the_registration_retry_throttling(

@@ -10,7 +10,7 @@ Responses: application/json: {"predictions": [{"prediction": ..., ...}]}; applic
            without a header unless the client accepts `text/csv; header=present` (RFC 4180).
            `probability` is that of the positive class of two, else that of the predicted class.
 Errors:    status 400, 406 or 415, and {"error": ..., "column": ..., "row": ...}. An exception would
-           be status 500, which rings the alarms of the endpoint. In a batch transform job with
+           be status 500, which sets off the endpoint's alarms. In a batch transform job with
            JSON Lines, such an object is the line of a row that cannot be predicted.
 
 You may replace this file as long as requests and responses keep this format. SageMaker calls

@@ -86,7 +86,8 @@ class Credential(Part):
                 )
             ]
         shown = " and ".join(found)
-        items = [Item(WHAT, Todo.NOTHING, shown)]
+        reach = f"; all repos of the account share it: it has to reach {self._repository}"
+        items = [Item(WHAT, Todo.NOTHING, shown + ("" if self._by_jenkins else reach))]
         if lacking := self._lacking(found):
             detail = f"it has only {shown}"
             items.append(Item(f"{lacking} in it", Todo.PERSON, detail, self._how()))
@@ -127,6 +128,10 @@ class Credential(Part):
         if not wider:
             client.tag_resource(SecretId=SECRET, Tags=tags)
         tell(f"{'stored':<12} {WHAT}: {value.origin}")
+
+    @property
+    def _repository(self) -> str:
+        return self.aws.settings.project.github
 
     @property
     def _by_jenkins(self) -> bool:
@@ -186,8 +191,8 @@ class Credential(Part):
             return Value(content, ("jenkins",), f"the Jenkins user {user}")
         tell(
             "An approval starts a deployment with a token that may start workflows. Create one at "
-            f"{self.hub.at.server}/settings/personal-access-tokens/new for "
-            f"{self.aws.settings.project.github} with the permission Actions: read and write. "
+            f"{self.hub.at.server}/settings/personal-access-tokens/new for {self._repository} and "
+            "all others that use this AWS account, with the permission Actions: read and write. "
             f"Press Enter to use the token you are signed in with ({self.hub.origin}), with all "
             "its permissions."
         )
@@ -224,7 +229,7 @@ class Credential(Part):
         return GitHub(made["token"], f"the {name}", self.hub.at)
 
     def _try(self, hub: GitHub, origin: str) -> None:
-        name = self.aws.settings.project.github
+        name = self._repository
         found = hub.repository(name)
         if found is None:
             raise MlopsError(

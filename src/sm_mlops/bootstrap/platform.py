@@ -22,9 +22,9 @@ from rich.console import Console
 from sm_mlops import objects, projects, regions, stacks, templates
 from sm_mlops import platform as package
 from sm_mlops.aws import Aws, ignoring
-from sm_mlops.bootstrap import adoption, assets, catalog, content, credential, exports
+from sm_mlops.bootstrap import adoption, assets, catalog, content, credential, exports, needs
 from sm_mlops.bootstrap.boundaries import Boundaries
-from sm_mlops.bootstrap.parameters import Parameters
+from sm_mlops.bootstrap.parameters import ROLES, Parameters
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.platform import CAPABILITIES
@@ -279,9 +279,10 @@ class Platform(Part):
 
     def act(self, tell: Tell) -> None:
         found = self._ready(tell)
+        had = found.parameters
         if found.newer:
             if self._parameters.changes(found.parameters):
-                self._deploy(found, None, {}, tell)
+                found = self._deploy(found, None, {}, tell)
         else:
             found = self._first_step(found, tell)
             self._upload(found, tell)
@@ -289,6 +290,7 @@ class Platform(Part):
             where = f"s3://{found.outputs['ArtifactBucket']}/{self._assets.prefix}"
             content.check(self.aws, found.resources, self._files(found), where)
             self._offer(found, tell)
+        self._revoke(had, found, tell)
         self._grant(found, tell)
 
     def _ready(self, tell: Tell) -> Found:
@@ -387,6 +389,19 @@ class Platform(Part):
         for item, guidance in catalog.to_mark(known, template):
             catalog.mark(self.aws, product, item, guidance)
             tell(f"{'changed':<12} guidance of product version {item.name} to {guidance}")
+
+    def _revoke(self, had: Mapping[str, str], found: Found, tell: Tell) -> None:
+        """Take the right away from roles that are no longer listed.
+
+        CloudFormation leaves it to a role whose name has a path, as those of Studio. Source:
+        https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2430
+        """
+        was, now = ({*needs.items(each.get(ROLES, ""))} for each in (had, found.parameters))
+        if gone := was - now:
+            portfolio = found.outputs["PortfolioId"]
+            for role in sorted(gone & {*catalog.principals(self.aws, portfolio)}):
+                catalog.revoke(self.aws, portfolio, role)
+                tell(f"{'revoked':<12} {role} may no longer create projects")
 
     def _grant(self, found: Found, tell: Tell) -> None:
         principal, portfolio = self._principal(), found.outputs.get("PortfolioId", "")

@@ -326,7 +326,7 @@ class Project(Part):
         except ClientError as error:
             # The answer to a first attempt was lost, or someone else was faster.
             if error_code(error) not in _REFUSED or projects.find(self.aws) is None:
-                if attempts == 1 or "assume" not in str(error):
+                if attempts == 1 or "assum" not in str(error):
                     raise
                 return self._create_later(tell, attempts)
         made = projects.wait(self.aws)

@@ -269,7 +269,8 @@ class Settings(Part):
         full = policy | {
             "reviewers": [{"type": each.kind, "id": each.number} for each in wanted],
             "wait_timer": before.wait_minutes,
-            "prevent_self_review": before.forbids_own,
+            # GitHub refuses it without reviewers.
+            "prevent_self_review": before.forbids_own and bool(wanted),
             _BYPASS: before.skippable and not wanted,
         }
         described = {name: value for name, value in full.items() if name != _BYPASS}

@@ -53,7 +53,9 @@ class Subscribers(Part):
             return {}
         operation, key = "list_subscriptions_by_topic", "Subscriptions"
         rows = self.aws.pages(operation, key, "sns", TopicArn=topic)
-        return {item["Endpoint"]: item["SubscriptionArn"] for item in rows}
+        # Who has ended a subscription is listed for days.
+        there = (item for item in rows if item["SubscriptionArn"] != "Deleted")
+        return {item["Endpoint"]: item["SubscriptionArn"] for item in there}
 
     def act(self, tell: Tell) -> None:
         topic = self._topic()

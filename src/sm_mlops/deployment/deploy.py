@@ -247,7 +247,7 @@ class _Run:
             self.there,
             self.stage.stack,
             stages.template(self.there.settings),
-            self.parameters,
+            {**self._without_alarms(before), **self.parameters},
             self._tags(before),
             watch.CAPABILITIES,
             self.console,
@@ -255,6 +255,34 @@ class _Run:
             continue_rollback=self.continue_rollback,
             had=before.tags if before else {},
         )
+
+    def _without_alarms(self, before: Stack | None) -> dict[str, str | None]:
+        """Return the parameter with which no alarm ends the update, where one is in ALARM already.
+
+        SageMaker counts what the running version does wrong, too: the update to a better one, and
+        a rollback, would be cancelled. Source:
+        https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-configuration.html
+        """
+        declared = templates.parameters(stages.template(self.there.settings))
+        if before is None or "AutoRollback" not in declared:
+            return {}
+        had = before.parameters
+        if all(had.get(name, value) == value for name, value in self.parameters.items()):
+            # Nothing is updated, so this shall be no change, either.
+            return {"AutoRollback": None} if "AutoRollback" in had else {}
+        names = [f"{before.name}-{what}" for what in ("errors", "latency")]
+        ringing: list[str] = []
+        with ignoring(*DENIED):
+            found = self.there.client("cloudwatch").describe_alarms(AlarmNames=names)
+            alarms = found["MetricAlarms"]
+            ringing = sorted(each["AlarmName"] for each in alarms if each["StateValue"] == "ALARM")
+        if not ringing:
+            return {}
+        tell(
+            self.console,
+            f"{' and '.join(ringing)} went off before: no alarm will end this deployment",
+        )
+        return {"AutoRollback": "off"}
 
     def _is_blocked(self, before: Stack) -> bool:
         """Return whether autoscaling blocks the update, as it does a change of the instance type.
@@ -427,13 +455,16 @@ def _verify(there: Aws, stage: Stage, package: Version, back: RollbackTarget | N
                 f"{stage.name} received version {package.version}, and since then version {last} "
                 "by another run"
             )
-        if found.version in (*before, *([back.running] if back else ())):
+        # CloudFormation has deleted the configuration that SageMaker returned to, and its model.
+        former = found.version or (before[-1] if before and not found.model else None)
+        if former in (*before, *([back.running] if back else ())):
             why = f" ({found.reason})" if found.reason else ""
+            arn = found.package or f"{package.arn.rpartition('/')[0]}/{former}"
             raise MlopsError(
-                f"the stack is complete, but its endpoint runs version {found.version}{why}: most "
+                f"the stack is complete, but its endpoint runs version {former}{why}: most "
                 f"likely an alarm made SageMaker return to it. See why the alarms {stage.stack}-* "
                 f"went off; to make the stack agree, run {there.command} deploy {stage.name} "
-                f"--model-package-arn {found.package}"
+                f"--model-package-arn {arn}"
             )
         # CloudFormation does not notice changes made outside of it. This restores its configuration
         # without downtime.

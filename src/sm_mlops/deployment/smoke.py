@@ -32,7 +32,7 @@ EXPECTED = "expected.json"
 # In the sample of a version whose model refuses requests with a status and a reason as JSON. The
 # image of one without, of 0.1.0, answers text as text/html and refusals as status 500.
 CONTRACT = "contract.json"
-OLD = "as the image does for a version of 0.1.0, whose refusals ring the alarms: train a new one"
+OLD = "as the image does for a version of 0.1.0, whose refusals set off the alarms: train a new one"
 MEMBERS, BYTES = 1_000, 256 << 20  # What may be unpacked of a sample.
 # Absolute up to 1, relative above: the endpoint has another processor than the evaluation.
 TOLERANCE = 1e-4

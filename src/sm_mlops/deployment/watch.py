@@ -1,6 +1,6 @@
 """What runs by itself for a stage: its second stack, `platform/watch.yml`.
 
-Schedules check it for drift, train the project again and predict rows in S3; an alarm rings on
+Schedules check it for drift, train the project again and predict rows in S3; an alarm goes off on
 drift. The stack exists as long as mlops.yaml or the stage's file asks for something of it.
 """
 

@@ -160,7 +160,7 @@ class Provisioning:
         role = provisioned.get("LaunchRoleArn")
         if role:
             if not grants.sees(role, SERVICE):
-                return f"Service Catalog cannot assume the launch role {role}"
+                return f"Access denied while assuming the role {role}"
             key = grants.session(role, "servicecatalog", region)["AWS_ACCESS_KEY_ID"]
         cloudformation = self.client("cloudformation", region, key)
         record["Status"] = "IN_PROGRESS"

@@ -97,7 +97,7 @@ def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Model:
     offset, scale = standard(train.labels) if task == "regression" else (0.0, 1.0)
     # The image's own folder for temporary files is on its small system disk; /tmp is the volume's:
     # https://docs.aws.amazon.com/sagemaker/latest/dg/model-train-storage.html
-    scratch = os.environ.get("TMPDIR") or "/tmp"  # nosec B108 # unnamed files
+    scratch = os.environ.get("TMPDIR") or "/tmp"  # nosec B108 # no names in it
     with (
         tempfile.TemporaryFile(dir=scratch) as first,
         tempfile.TemporaryFile(dir=scratch) as second,

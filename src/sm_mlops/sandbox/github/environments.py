@@ -79,6 +79,8 @@ class Environments(Access):
             raise malformed("'wait_timer' must be between 0 and 43200.")
         if not isinstance(reviewers, list) or len(reviewers) > 6:
             raise malformed("No more than 6 reviewers are allowed.")
+        if body.get("prevent_self_review") and not reviewers:
+            raise malformed("Required reviewers must have at least one to set prevent_self_review.")
         if policy is not None:
             protected, custom = wanted(policy, protected_branches=bool, custom_branch_policies=bool)
             if protected == custom:
