@@ -3,7 +3,7 @@ commits the pristine render, which later updates are merged against, says what c
 offers to connect the new repo to AWS and GitHub.
 
 Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Without a yes it
-acts on nothing but the new folder, which cookiecutter deletes if this fails: so only an answer can.
+acts on nothing but the new folder. It fails only for an answer: cookiecutter deletes the folder.
 One hook, because starting Python a second time takes longer than all that this one does itself.
 """
 

@@ -140,7 +140,7 @@ class Aws:
 
     @property
     def runtime(self) -> Any:
-        # A container has 60 seconds: who waits no longer would send the request again.
+        # A container may take 60 seconds: whoever gives up before sends the request again.
         return self.client("sagemaker-runtime", attempts=3, seconds=75)
 
     @cached_property

@@ -261,8 +261,8 @@ class Repo:
         job, aws = self.settings.compute.train, self.settings.aws
         seconds = math.ceil(job.max_hours * 3600)
         # Part of the cache key, so not an address per execution; each job downloads all below it.
-        checkpoints = self._address(f"checkpoints/{code.bundle.digest}")
-        own = Join(on="/", values=[checkpoints, ParameterString("DataHash")])
+        shared = self._address(f"checkpoints/{code.bundle.digest}")
+        checkpoints = Join(on="/", values=[shared, ParameterString("DataHash")])
         return ModelTrainer(
             training_image=self.image,
             role=self.role,
@@ -288,7 +288,7 @@ class Repo:
                 # Wait for spot capacity at most as long as training may take.
                 **({"max_wait_time_in_seconds": 2 * seconds} if job.spot else {}),
             ),
-            checkpoint_config=shapes.CheckpointConfig(s3_uri=own) if job.spot else None,
+            checkpoint_config=shapes.CheckpointConfig(s3_uri=checkpoints) if job.spot else None,
             output_data_config=shapes.OutputDataConfig(
                 s3_output_path=self.artifacts("train"),
                 **({"kms_key_id": aws.kms_key} if aws.kms_key else {}),

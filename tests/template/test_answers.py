@@ -435,7 +435,7 @@ def test_all_bad_answers_are_reported_at_once(elsewhere: Callable[..., Run]) -> 
     ]
 
 
-def test_a_repo_that_was_there_before_stays_and_can_take_the_answers_back(
+def test_refused_answers_in_a_repo_that_was_there_before_can_be_taken_back(
     elsewhere: Callable[..., Run], tmp_path: Path
 ) -> None:
     repo = tmp_path / "work" / "my-model"

@@ -397,8 +397,8 @@ class Platform(Part):
         https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2430
         """
         was, now = ({*needs.items(each.get(ROLES, ""))} for each in (had, found.parameters))
-        if gone := was - now:
-            portfolio = found.outputs["PortfolioId"]
+        portfolio = found.outputs.get("PortfolioId", "")
+        if portfolio and (gone := was - now - {needs.FREE}):
             for role in sorted(gone & {*catalog.principals(self.aws, portfolio)}):
                 catalog.revoke(self.aws, portfolio, role)
                 tell(f"{'revoked':<12} {role} may no longer create projects")

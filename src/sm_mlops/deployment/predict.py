@@ -19,7 +19,7 @@ from sm_mlops.errors import MlopsError, one_line
 
 STARTING_SECONDS = 180.0  # After a pause a serverless endpoint downloads the model again.
 LARGEST_MEGABYTES = {"real-time": 6, "serverless": 4, "asynchronous": 1024}
-# Pieces of a file: an answer of so many rows fits the limit of an answer with many classes.
+# Pieces of a file: so many rows fit the limit of an answer, even with many classes.
 PIECE_ROWS = {"real-time": 5000, "serverless": 3000, "asynchronous": 1 << 31}
 PIECE_MEGABYTES = LARGEST_MEGABYTES | {"asynchronous": 256}
 ASYNC_SECONDS = 900.0  # An asynchronous endpoint may have to start its first instance.
