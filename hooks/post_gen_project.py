@@ -81,6 +81,7 @@ WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 WORKFLOWS = os.path.join(".github", "workflows")
 
 GIT = ("git", "git.exe", "git.cmd")
+SAID = ".said-by-git"
 # Cookiecutter's own abbreviations. A clone knows the address that one of the user's stands for.
 HOSTS = {
     "gh": "https://github.com/",
@@ -107,7 +108,10 @@ def main() -> None:
     refused = problems(answers, json.loads(GIVEN), known, regions)
     if refused:
         if os.path.exists(".git"):
-            refused.append("The template's files are replaced all the same: see `git status`")
+            refused.append(
+                "Until this was found, the template's files replaced those here, and all others in "
+                "infra, model, pipeline and tests were deleted: see `git status`"
+            )
         sys.exit("\n".join(refused))
     if os.path.isdir(WORKFLOWS) and not os.listdir(WORKFLOWS):
         os.removedirs(WORKFLOWS)
@@ -243,7 +247,7 @@ def pin_of_address(answers: dict, folder: str) -> str:
     asked = ["rev-parse HEAD", "config --get remote.origin.url"]
     if own:
         asked.append("for-each-ref --count=1 --contains HEAD refs/remotes/origin")
-        asked.append("status --porcelain -- src cookiecutter.json pyproject.toml LICENSE")
+        asked.append("status --porcelain -unormal -- src cookiecutter.json pyproject.toml LICENSE")
     head, address, *more = git(folder, asked) or ("", "")
     # One line says that origin has the commit; each further one names a change.
     if own and (len(more) != 1 or "\trefs/" not in more[0] or commit not in ("", head)):
@@ -313,11 +317,11 @@ def git(folder: str, commands: list) -> list:
     os.environ["SM_MLOPS_TEMPLATE"] = folder
     named = '"%SM_MLOPS_TEMPLATE%"' if os.name == "nt" else '"$SM_MLOPS_TEMPLATE"'
     asked = " && ".join(f"git -C {named} {command}" for command in commands)
-    failed = os.system(f"({asked}) >tool.txt 2>{os.devnull}")  # nosec B605 # no answer is in it
+    failed = os.system(f"({asked}) >{SAID} 2>{os.devnull}")  # nosec B605 # no answer is in it
     del os.environ["SM_MLOPS_TEMPLATE"]
-    with open("tool.txt", encoding="utf-8", errors="surrogateescape") as file:
+    with open(SAID, encoding="utf-8", errors="surrogateescape") as file:
         lines = file.read().splitlines()
-    os.remove("tool.txt")
+    os.remove(SAID)
     return [] if failed else lines
 
 

@@ -358,7 +358,7 @@ def test_a_version_that_sagemaker_returned_to_is_not_replaced_by_the_one_its_ala
             "describe",
             lambda *of: (found := shown(*of)) and replace(found, package="", model=""),
         )
-        with pytest.raises(MlopsError, match=advice):
+        with pytest.raises(MlopsError, match=r"runs a former configuration.* most likely an alarm"):
             here.deploy(stage, other)
     with monkeypatch.context() as patch:
         # A model that is no version was put there by hand.
@@ -385,10 +385,30 @@ def test_an_alarm_that_went_off_before_does_not_end_the_deployment_of_a_better_v
     assert here.deploy(stage, better).changed
     assert "churn-failing-errors went off before: no alarm will end this deployment" in here.shown
     assert not here.deploy(stage, better).changed
+    # Another limit of an alarm leaves the endpoint alone, another size does not.
+    limit = here.stage("failing", EndpointKind="real-time", ErrorAlarmThreshold=0.5)
+    assert [each.resource for each in here.deploy(limit, better).changes] == ["ErrorAlarm"]
+    size = here.stage("failing", EndpointKind="real-time", InstanceCount=2)
+    alarms.set_alarm_state(**state, StateValue="ALARM")
+    assert here.deploy(size, better).changed
     alarms.set_alarm_state(**state, StateValue="OK")
-    assert here.deploy(stage, first).changed
+    here.stage("failing", EndpointKind="real-time")
+    assert here.deploy(stage, better).changed
     parameters = stacks.describe(here.aws, stage.stack).parameters  # type: ignore[union-attr]
     assert parameters["AutoRollback"] == "on"
+
+
+def test_a_stage_that_wants_its_alarms_to_end_each_deployment_has_its_way(
+    here: Place, first: str
+) -> None:
+    stage = here.stage("strict", EndpointKind="real-time", AutoRollback="on")
+    here.deploy(stage, first)
+    here.aws.client("cloudwatch").set_alarm_state(
+        AlarmName="churn-strict-errors", StateReason="its version fails", StateValue="ALARM"
+    )
+    with pytest.raises(deploy.DeploymentFailed, match="is in ALARM state"):
+        here.deploy(stage, here.register(offset=7))
+    assert "churn-strict-errors went off" not in here.shown
 
 
 def test_an_instance_type_changes_under_autoscaling(here: Place, first: str) -> None:

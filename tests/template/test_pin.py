@@ -204,6 +204,12 @@ def test_what_cannot_be_pinned_is_reported_and_the_repo_is_still_rendered(
     [line] = [line for line in done.out.splitlines() if line.startswith("tool.txt could not")]
     assert "TOMLDecodeError" in line
     assert (user.work / "my-model" / "README.md").exists()
+    # What a repo had before stays.
+    pin = user.work / "my-model" / "tool.txt"
+    pin.write_text("kept\n")
+    command = ("python", "-m", "cookiecutter", "--no-input", "--overwrite-if-exists", str(broken))
+    assert "tool.txt could not" in user.run(*command).out
+    assert pin.read_text() == "kept\n"
 
 
 def test_a_fork_s_own_pin_is_written_as_it_is(user: Home, template: Path) -> None:

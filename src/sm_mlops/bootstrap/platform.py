@@ -283,14 +283,15 @@ class Platform(Part):
         if found.newer:
             if self._parameters.changes(found.parameters):
                 found = self._deploy(found, None, {}, tell)
+                self._revoke(had, found, tell)
         else:
             found = self._first_step(found, tell)
             self._upload(found, tell)
             found = self._second_step(found, tell)
+            self._revoke(had, found, tell)
             where = f"s3://{found.outputs['ArtifactBucket']}/{self._assets.prefix}"
             content.check(self.aws, found.resources, self._files(found), where)
             self._offer(found, tell)
-        self._revoke(had, found, tell)
         self._grant(found, tell)
 
     def _ready(self, tell: Tell) -> Found:
@@ -398,7 +399,7 @@ class Platform(Part):
         """
         was, now = ({*needs.items(each.get(ROLES, ""))} for each in (had, found.parameters))
         portfolio = found.outputs.get("PortfolioId", "")
-        if portfolio and (gone := was - now - {needs.FREE}):
+        if portfolio and (gone := was - now - {needs.FREE, self._principal()}):
             for role in sorted(gone & {*catalog.principals(self.aws, portfolio)}):
                 catalog.revoke(self.aws, portfolio, role)
                 tell(f"{'revoked':<12} {role} may no longer create projects")

@@ -264,12 +264,13 @@ class _Run:
         https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-configuration.html
         """
         declared = templates.parameters(stages.template(self.there.settings))
-        if before is None or "AutoRollback" not in declared:
+        if before is None or "AutoRollback" not in declared or "AutoRollback" in self.parameters:
             return {}
-        had = before.parameters
-        if all(had.get(name, value) == value for name, value in self.parameters.items()):
-            # Nothing is updated, so this shall be no change, either.
-            return {"AutoRollback": None} if "AutoRollback" in had else {}
+        if not self._changes(before, "ModelPackageArn", "InstanceType", "InstanceCount"):
+            # The endpoint keeps its configuration, so nothing of it shall change.
+            return {"AutoRollback": None} if "AutoRollback" in before.parameters else {}
+        if self.stage.kind == "serverless":
+            return {}
         names = [f"{before.name}-{what}" for what in ("errors", "latency")]
         ringing: list[str] = []
         with ignoring(*DENIED):
@@ -291,10 +292,18 @@ class _Run:
         """
         if "Autoscaling" not in before.parameters:
             return False
-        declared = templates.parameters(stages.template(self.there.settings))
-        wanted = self.parameters.get("InstanceType") or declared["InstanceType"].get("Default")
-        changes = before.parameters.get("InstanceType") != wanted
+        changes = self._changes(before, "InstanceType")
         return changes and bool(endpoints.scalable_targets(self.there, self.stage.stack))
+
+    def _changes(self, before: Stack, *names: str) -> bool:
+        """Return whether the stack will have another value of one of these parameters."""
+        declared = templates.parameters(stages.template(self.there.settings))
+        wanted = {
+            name: self.parameters.get(name) or str(declared[name].get("Default"))
+            for name in names
+            if name in declared
+        }
+        return any(before.parameters.get(name) != value for name, value in wanted.items())
 
     def _update_unscaled(self, before: Stack) -> Outcome:
         """Update the endpoint without autoscaling; restore autoscaling if the update fails."""
@@ -455,16 +464,22 @@ def _verify(there: Aws, stage: Stage, package: Version, back: RollbackTarget | N
                 f"{stage.name} received version {package.version}, and since then version {last} "
                 "by another run"
             )
-        # CloudFormation has deleted the configuration that SageMaker returned to, and its model.
-        former = found.version or (before[-1] if before and not found.model else None)
-        if former in (*before, *([back.running] if back else ())):
-            why = f" ({found.reason})" if found.reason else ""
-            arn = found.package or f"{package.arn.rpartition('/')[0]}/{former}"
+        why = f" ({found.reason})" if found.reason else ""
+        likely = (
+            f"{why}: most likely an alarm made SageMaker return to it. See why the alarms "
+            f"{stage.stack}-* went off"
+        )
+        if not found.model:
             raise MlopsError(
-                f"the stack is complete, but its endpoint runs version {former}{why}: most "
-                f"likely an alarm made SageMaker return to it. See why the alarms {stage.stack}-* "
-                f"went off; to make the stack agree, run {there.command} deploy {stage.name} "
-                f"--model-package-arn {arn}"
+                "the stack is complete, but its endpoint runs a former configuration, which "
+                f"CloudFormation has deleted{likely}, and deploy the version that shall run; if it "
+                f"cannot be updated, run {there.command} destroy {stage.name} first"
+            )
+        if found.version in (*before, *([back.running] if back else ())):
+            raise MlopsError(
+                f"the stack is complete, but its endpoint runs version {found.version}{likely}; to "
+                f"make the stack agree, run {there.command} deploy {stage.name} "
+                f"--model-package-arn {found.package}"
             )
         # CloudFormation does not notice changes made outside of it. This restores its configuration
         # without downtime.
