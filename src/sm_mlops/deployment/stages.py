@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sm_mlops import requirements, tags, templates
+from sm_mlops import tags, templates
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.schedules import not_a_schedule
 from sm_mlops.settings import Settings, has_local_storage
@@ -159,8 +159,12 @@ def require_wheels(settings: Settings, stage: Stage) -> None:
     of a version that is trained now."""
     declared = templates.parameters(template(settings)).get("NetworkIsolation", {})
     isolated = stage.parameters.get("NetworkIsolation", declared.get("Default")) == "true"
-    downloads = isolated and stage.kind != "serverless" and settings.aws.package_index
-    if downloads and requirements.is_needed(settings.root, settings.container):
+    if not (isolated and stage.kind != "serverless" and settings.aws.package_index):
+        return
+    # Imported here, because it is slow and most commands do not need it.
+    from sm_mlops import requirements
+
+    if requirements.is_needed(settings.root, settings.container):
         raise MlopsError(
             f"{FOLDER}/{stage.name}.json: without a network its endpoint cannot download "
             f"{requirements.FILE}: set aws.package_index to false in mlops.yaml, or "
