@@ -4,12 +4,14 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,8 +29,10 @@ from monitor_case import (
     people,
     predictions,
     probability,
+    trained,
 )
 from sm_mlops.tabular import labels, monitor, monitor_report
+from sm_mlops.tabular.baseline import Quality
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.monitor import Settings
 from sm_mlops.tabular.windows import Window
@@ -415,6 +419,28 @@ def test_a_file_of_labels_that_cannot_be_read_is_named_and_the_others_are_read(
     assert "labels/production/half.csv" in render(
         stage.result(UNTIL) | {"columns": [], "predictions": []}, []
     )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(lambda n: f"{n / 8:.3f}", id="point"),
+        pytest.param(lambda n: f"{n / 8:.3f}".replace(".", ","), id="comma"),
+    ],
+)
+def test_quantities_are_read_with_the_decimal_mark_that_their_file_shows(
+    written: Callable[[int], str],
+) -> None:
+    known = trained()
+    quantities = replace(
+        known,
+        schema=replace(known.schema, task="regression", classes=[]),
+        quality=Quality({"rmse": 1.0}),
+    )
+    # 1,250 alone could be a thousand: 12,500 and 0,125 say that it is not.
+    found = labels.Labelled([np.arange(100) / 8], [pa.array([*map(written, range(100))])])
+    quality = found.quality(quantities, "rmse", None)
+    assert quality and (quality["rows"], quality["value"]) == (100, 0.0)
 
 
 def test_a_metric_of_the_teams_own_is_replaced_by_the_librarys(stage: Stage) -> None:

@@ -25,7 +25,7 @@ from sm_mlops.tabular.captured import Answers
 from sm_mlops.tabular.drift import Test
 from sm_mlops.tabular.encoding import Floats
 from sm_mlops.tabular.failure import DataError
-from sm_mlops.tabular.numerals import is_number, parse_number
+from sm_mlops.tabular.numerals import POINT, evidence, is_number, parse_number
 from sm_mlops.tabular.schema import Schema
 from sm_mlops.tabular.windows import Window
 
@@ -216,7 +216,10 @@ class Labelled:
         codes = coded.indices.to_numpy(zero_copy_only=False)
         schema = baseline.schema
         if schema.task == "regression":
-            table = np.array([parse_number(t) if is_number(t) else np.nan for t in texts])
+            mark = evidence(coded.dictionary).decimal or POINT
+            table = np.array(
+                [parse_number(t, mark) if is_number(t, mark) else np.nan for t in texts]
+            )
             truth = table[codes]
             kept = np.isfinite(truth) & np.isfinite(values)
         else:
