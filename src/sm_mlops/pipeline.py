@@ -257,7 +257,8 @@ class Repo:
                 f"mlops.yaml: image {self.settings.image} has no xgboost: train another kind of "
                 "model in model/train.py, or add xgboost to model/requirements.txt"
             )
-        _refuse_unknown(code, hyperparameters)
+        known = self.settings.hyperparameters
+        _refuse_unknown(code, {name: known.get(name, "") for name in hyperparameters})
         job, aws = self.settings.compute.train, self.settings.aws
         seconds = math.ceil(job.max_hours * 3600)
         # Part of the cache key, so not an address per execution; each job downloads all below it.
@@ -396,7 +397,7 @@ class Repo:
         return f"s3://{self.bucket}/{self.settings.prefix}/{path}"
 
 
-def _refuse_unknown(code: Code, hyperparameters: Iterable[str]) -> None:
+def _refuse_unknown(code: Code, given: Mapping[str, str]) -> None:
     """Raise MlopsError for a hyperparameter that neither XGBoost nor the team's code can mean."""
     files = dict(code.bundle.files)
     own = [
@@ -404,7 +405,7 @@ def _refuse_unknown(code: Code, hyperparameters: Iterable[str]) -> None:
         for name, content in files.items()
         if name.endswith(".py") and not name.startswith("sm_mlops/")
     ]
-    if problem := booster.refused(hyperparameters, files, own):
+    if problem := booster.refused(given, files, own):
         raise MlopsError(f"mlops.yaml: {problem}")
 
 

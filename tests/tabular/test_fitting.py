@@ -67,17 +67,34 @@ def test_hyperparameters_arrive_as_text_and_are_typed() -> None:
         ("eta", "fast", "'eta' is 'fast', not a number"),
         ("max_depth", "2.5", "'max_depth' is 2.5, not a whole number"),
         ("num_boost_round", "0", "at least 1"),
+        ("booster", "gblinear", "'booster' is 'gblinear'; use one of gbtree, dart"),
+        ("eval_metric", "loglosspr", "'eval_metric' is 'loglosspr'; did you mean 'logloss'?"),
+        ("objective", "binary:logit", "did you mean 'binary:logitraw'?"),
     ],
 )
 def test_a_wrong_hyperparameter_is_named(name: str, value: str, pattern: str) -> None:
     with pytest.raises(DataError, match=pattern.replace("?", r"\?")):
-        train.refuse_unknown(MODEL, [name])
+        train.refuse_unknown(MODEL, train.hyperparameters({name: value}))
         boosting.hyperparameters(train.hyperparameters({name: value}))
 
 
 def test_a_value_xgboost_refuses_is_one_line(case: Case, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"XGBoost refuses a hyperparameter: .*subsample"):
         case.train(subsample="7")
+
+
+def test_each_value_is_one_that_xgboost_has_a_parameter_for() -> None:
+    named = {"error@0.3", "ndcg@5-", "map-"}
+    assert not any(booster.wrong("eval_metric", name) for name in named)
+    xgboost = booster.load()
+    rows = xgboost.DMatrix(np.eye(3), np.arange(3))
+    for field in ("objective", "eval_metric"):
+        for value in booster.CHOICES[field].split():
+            model = xgboost.Booster({"num_class": 3, field: value}, [rows])
+            try:
+                model.eval_set([(rows, "rows")], 0)
+            except xgboost.core.XGBoostError as error:
+                assert "Unknown" not in str(error), value
 
 
 @pytest.mark.parametrize("method", ["hist", "approx"])
@@ -223,9 +240,9 @@ def test_a_hyperparameter_that_the_team_s_code_may_read_is_not_refused(
     (tmp_path / "mine.py").write_text("WAIT = 'wait'\n")
     if refused:
         with pytest.raises(DataError, match="hyperparameter 'wait' is unknown; use XGBoost's own"):
-            train.refuse_unknown(tmp_path, ["eta", "wait"])
+            train.refuse_unknown(tmp_path, {"eta": 1, "wait": 2})
     else:
-        train.refuse_unknown(tmp_path, ["eta", "wait"])
+        train.refuse_unknown(tmp_path, {"eta": 1, "wait": 2})
 
 
 def test_each_script_runs_by_itself_after_those_before_it(tmp_path: Path) -> None:

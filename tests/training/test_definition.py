@@ -189,6 +189,26 @@ def test_a_hyperparameter_that_nothing_knows_is_refused_with_the_one_that_is_mea
         compile_pipeline(settings, ACCOUNT)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("booster", "gblinear", "use one of gbtree, dart"),
+        ("eval_metric", "aucp", "did you mean 'aucpr'?"),
+        ("learning_rate", "fast", "not a number"),
+        ("max_depth", 2.5, "not a whole number"),
+    ],
+)
+def test_a_value_that_xgboost_does_not_know_is_refused_before_anything_starts(
+    repo: Repo, compiled: Callable[[Settings], Compiled], name: str, value: object, why: str
+) -> None:
+    settings = repo.configure(hyperparameters={name: value})
+    with pytest.raises(MlopsError, match=rf"'{name}' is '{value}'.*{re.escape(why)}"):
+        compile_pipeline(settings, ACCOUNT)
+    train = repo.root / "model" / "train.py"
+    train.write_text(f"{train.read_text()}\nREAD = '{name}'\n")
+    compiled(settings)
+
+
 def test_a_hyperparameter_of_the_team_s_own_code_is_its_own_affair(
     repo: Repo, compiled: Callable[[Settings], Compiled]
 ) -> None:

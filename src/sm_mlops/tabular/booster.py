@@ -5,7 +5,7 @@ Must not know about data, files or jobs.
 
 import ast
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,8 @@ DEFAULTS: dict[str, Any] = {
 
 OWN = {"num_boost_round": int, "early_stopping_rounds": int, "checkpoint_rounds": int}
 """Parameters of boosting.py itself."""
+ABSENT = ("", "null", "None")
+"""Texts that stand for no value."""
 USED_BY = "sm_mlops/tabular/boosting.py"
 
 # Source: https://xgboost.readthedocs.io/en/release_3.2.0/parameter.html
@@ -46,6 +48,25 @@ XGBOOST: dict[str, type] = {
     **dict.fromkeys(_NUMBERS.split(), float),
     **dict.fromkeys(_TEXTS.split(), str),
 }
+CHOICES = {
+    "booster": "gbtree dart",
+    "tree_method": "auto hist approx exact",
+    "grow_policy": "depthwise lossguide",
+    "sampling_method": "uniform gradient_based",
+    "objective": """
+        reg:squarederror reg:squaredlogerror reg:logistic reg:pseudohubererror reg:absoluteerror
+        reg:quantileerror reg:gamma reg:tweedie binary:logistic binary:logitraw
+        binary:hinge count:poisson survival:cox survival:aft multi:softmax multi:softprob
+        rank:ndcg rank:map rank:pairwise
+    """,
+    "eval_metric": """
+        logloss error auc aucpr mlogloss merror rmse rmsle mae mape mphe quantile
+        poisson-nloglik gamma-nloglik gamma-deviance tweedie-nloglik cox-nloglik aft-nloglik
+        interval-regression-accuracy pre ndcg map ams
+    """,
+}
+"""Values that XGBoost knows; of boosters, those with trees. A metric may have a number, as in
+error@0.3."""
 ALIASES = {
     "learning_rate": "eta",
     "min_split_loss": "gamma",
@@ -76,16 +97,21 @@ ELSEWHERE = {
 """Names in XGBoost's other interfaces, in other libraries and in SageMaker's algorithm; ours."""
 
 
-def refused(names: Iterable[str], files: Container[str], own: Iterable[bytes]) -> str:
-    """Return what is wrong with the first hyperparameter that nothing reads; empty if all are fine.
+def refused(given: Mapping[str, Any], files: Container[str], own: Iterable[bytes]) -> str:
+    """Return what is wrong with the first hyperparameter that nothing reads, or whose value is none
+    of XGBoost's; empty if all are fine.
 
     Args:
         files: Names of the files that train.py imports. Without boosting.py, the team trains
             another kind of model, whose parameters nobody knows.
         own: Sources of the team's modules. One that holds a name as a string may read it.
     """
-    names = [name for name in names if ALIASES.get(name, name) not in {**OWN, **XGBOOST}]
-    if not names or USED_BY not in files:
+    if USED_BY not in files:
+        return ""
+    problems = {
+        name: problem for name, value in given.items() if (problem := _problem(name, value))
+    }
+    if not problems:
         return ""
     texts = {
         node.value
@@ -93,7 +119,33 @@ def refused(names: Iterable[str], files: Container[str], own: Iterable[bytes]) -
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Constant)
     }
-    return next((unknown(name) for name in names if name not in texts), "")
+    return next((problem for name, problem in problems.items() if name not in texts), "")
+
+
+def _problem(name: str, value: Any) -> str:
+    if ALIASES.get(name, name) not in {**OWN, **XGBOOST}:
+        return unknown(name)
+    return "" if value in ABSENT else wrong(name, value)
+
+
+def wrong(name: str, value: Any) -> str:
+    """Return what is wrong with the value of a known hyperparameter; empty if it is fine."""
+    key = ALIASES.get(name, name)
+    kind = {**OWN, **XGBOOST}[key]
+    if kind is str:
+        allowed, text = CHOICES.get(key, "").split(), str(value).partition("@")[0].rstrip("-")
+        if not allowed or text in allowed:
+            return ""
+        close = get_close_matches(text, allowed, n=1, cutoff=0.6)
+        hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(allowed)}"
+        return f"hyperparameter '{name}' is {value!r}; {hint}"
+    try:
+        if kind is not int or float(value).is_integer():
+            float(value)
+            return ""
+    except (TypeError, ValueError):
+        pass
+    return f"hyperparameter '{name}' is {value!r}, not a {'whole ' if kind is int else ''}number"
 
 
 def unknown(name: str) -> str:

@@ -98,18 +98,18 @@ def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Model:
     # The image's own folder for temporary files is on its small system disk; /tmp is the volume's:
     # https://docs.aws.amazon.com/sagemaker/latest/dg/model-train-storage.html
     scratch = os.environ.get("TMPDIR") or "/tmp"  # nosec B108 # no names in it
-    with (
-        tempfile.TemporaryFile(dir=scratch) as first,
-        tempfile.TemporaryFile(dir=scratch) as second,
-    ):
-        training = matrix(xgboost, first, encoding, train, (offset, scale), chosen)
-        check = matrix(xgboost, second, encoding, validation, (offset, scale), chosen, training)
     try:
+        with (
+            tempfile.TemporaryFile(dir=scratch) as first,
+            tempfile.TemporaryFile(dir=scratch) as second,
+        ):
+            training = matrix(xgboost, first, encoding, train, (offset, scale), chosen)
+            check = matrix(xgboost, second, encoding, validation, (offset, scale), chosen, training)
         store = checkpoint_folder(encoding, train, chosen)
         model, progress = boost(xgboost, chosen, own, training, check, store)
     except xgboost.core.XGBoostError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        refusals = ("Parameter", "Check failed", "doesn't support")
+        refusals = ("Parameter", "Check failed", "doesn't support", "Not implemented", "Unknown ")
         if "Invalid Parameter" in str(error) or any(words in lines[0] for words in refusals):
             raise DataError(f"XGBoost refuses a hyperparameter: {lines[0][:300]}") from error
         raise
@@ -161,15 +161,9 @@ def hyperparameters(given: dict[str, Any]) -> tuple[dict[str, int], dict[str, An
         name = boosters.ALIASES.get(raw_name, raw_name)
         if name not in known:
             continue
-        kind = known[name]
-        try:
-            number = float(value) if kind is not str else 0.0
-            if kind is int and not number.is_integer():
-                raise ValueError
-            merged[name] = kind(number) if kind is not str else str(value)
-        except (TypeError, ValueError):
-            expected = "a whole number" if kind is int else "a number"
-            raise DataError(f"hyperparameter '{raw_name}' is {value!r}, not {expected}") from None
+        if problem := boosters.wrong(raw_name, value):
+            raise DataError(problem)
+        merged[name] = str(value) if known[name] is str else known[name](float(value))
     own = {name: int(merged.pop(name, 0)) for name in boosters.OWN}
     if own["num_boost_round"] < 1:
         raise DataError("hyperparameter 'num_boost_round' must be at least 1")

@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -84,7 +84,7 @@ def hyperparameters(given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if isinstance(value, str) and value[:1] == '"':
             value = json.loads(value)  # the SageMaker SDK encodes values as JSON
-        if value is not None and value not in ("", "null", "None"):
+        if value is not None and value not in booster.ABSENT:
             found[name] = _number(value)
     return found
 
@@ -98,11 +98,11 @@ def _number(value: Any) -> Any:
     return value
 
 
-def refuse_unknown(folder: Path, names: Iterable[str]) -> None:
-    """Raise DataError for a hyperparameter that neither XGBoost nor the team's code can mean."""
+def refuse_unknown(folder: Path, given: Mapping[str, Any]) -> None:
+    """Raise DataError for what neither XGBoost nor the team's code can mean."""
     files = packaging.collect(folder, ["train.py"])
     own = [p.read_bytes() for n, p in files.items() if n[-3:] == ".py" and n[:9] != "sm_mlops/"]
-    if problem := booster.refused(names, files, own):
+    if problem := booster.refused(given, files, own):
         raise DataError(problem)
 
 
