@@ -28,7 +28,7 @@ import yaml
 
 import datasets
 from container_case import sklearn_links
-from rendering import Rendered, run
+from rendering import Rendered, mypy_cache, run
 from sm_mlops import objects, testing
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import SettingsError, load
@@ -379,6 +379,17 @@ STAGES: dict[str, Edit] = {
     "own-output": replace("infra/endpoint.yml", "Outputs:\n", "Outputs:\n  Mine: {Value: x}\n"),
 }
 CI = ".github/workflows"
+
+
+def other_workflows(root: Path) -> None:
+    """Add two whose region and project are another project's, or known only when they run."""
+    for region, command in (("eu-central-1", "aws s3 ls"), ("${{ vars.AWS_REGION }}", "mlops run")):
+        (root / CI / f"{command.split()[0]}.yml").write_text(
+            f"on: push\nenv:\n  AWS_REGION: {region}\n  PROJECT: ${{{{ vars.PROJECT }}}}\njobs:\n"
+            f"  own:\n    runs-on: ubuntu-24.04\n    steps:\n      - run: {command}\n"
+        )
+
+
 CI_EDITS: dict[str, Edit] = {
     "schedule": replace(
         f"{CI}/build.yml", "\non:\n", '\non:\n  schedule: [{ cron: "17 3 * * 1" }]\n'
@@ -389,6 +400,8 @@ CI_EDITS: dict[str, Edit] = {
         "jobs:\n  spell:\n    runs-on: ubuntu-24.04\n    steps:\n      - run: echo fine\n",
     ),
     "no-ci": lambda root: shutil.rmtree(root / ".github"),
+    # Of another project, or known only when it runs.
+    "other-workflows": other_workflows,
 }
 
 
@@ -454,7 +467,7 @@ def test_a_legal_edit_keeps_the_stages_tests_green(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("edit", some(CI_EDITS, "no-ci", "own-job"))
+@pytest.mark.parametrize("edit", some(CI_EDITS, "no-ci", "own-job", "other-workflows"))
 def test_a_legal_edit_keeps_the_workflows_tests_green(repo: Path, edit: Edit) -> None:
     edit(repo)
     rendered_test(repo, "test_stages").test_ci_runs_commands_that_exist()
@@ -565,6 +578,31 @@ def test_a_hyperparameter_of_the_team_s_own_reaches_fit(repo: Path, tmp_path: Pa
         report = objects.read(model.aws, uri.replace("evaluation.json", "report.html"))
         assert "max_depth 1," in str(report)
         assert len(ask(model, rows)) == 5
+
+
+OWN_TEST = """
+import pandas as pd
+from preprocess import features
+
+
+def test_features() -> None:
+    assert len(features(pd.DataFrame({"radius_mean": [1.0, 2.0]}))) == 2
+"""
+
+
+@pytest.mark.slow
+def test_a_test_of_the_team_s_own_imports_its_code_as_model_does_also_with_strict_types(
+    repo: Path, default: Rendered, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (repo / "tests" / "test_own.py").write_text(OWN_TEST)
+    (repo / "model" / "helper.py").write_text("NAME = 'x'\n")
+    file = repo / "model" / "preprocess.py"
+    file.write_text(f"from helper import NAME as NAME\n{file.read_text()}")
+    assert_green(repo, "tests/test_own.py")
+    replace("pyproject.toml", "[tool.mypy]\n", "[tool.mypy]\nstrict = true\n")(repo)
+    cache = str(mypy_cache(tmp_path_factory, default, tmp_path))
+    judged = run("python", "-m", "mypy", "--cache-dir", cache, ".", cwd=repo)
+    assert judged.code == 0, judged.out
 
 
 # All together

@@ -26,7 +26,7 @@ def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Any:
     return boosting.fit(train, validation, parameters)
 
 
-def predict(model: Any, rows: Rows) -> np.ndarray:
+def predict(model: Any, rows: Rows) -> np.ndarray[Any, Any]:
     """Return a prediction per row."""
     return boosting.predict(model, rows)
 

@@ -32,7 +32,7 @@ def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Model:
     return Model(encoding, booster)
 
 
-def predict(model: Model, rows: Rows) -> np.ndarray:
+def predict(model: Model, rows: Rows) -> np.ndarray[Any, Any]:
     """Return a prediction per row."""
     found = np.asarray(model.booster.predict(model.encoding.encode(rows)))
     return np.stack([1 - found, found], axis=1) if rows.schema.task == "binary" else found

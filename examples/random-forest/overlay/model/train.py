@@ -27,7 +27,7 @@ def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Model:
     return Model(encoding, forest.fit(encoding.encode(train), train.labels))
 
 
-def predict(model: Model, rows: Rows) -> np.ndarray:
+def predict(model: Model, rows: Rows) -> np.ndarray[Any, Any]:
     """Return a prediction per row."""
     answer = model.forest.predict_proba if rows.schema.classes else model.forest.predict
     return answer(model.encoding.encode(rows))

@@ -33,7 +33,7 @@ def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Pipeline:
     return model.fit(texts(train), train.labels)
 
 
-def predict(model: Pipeline, rows: Rows) -> np.ndarray:
+def predict(model: Pipeline, rows: Rows) -> np.ndarray[Any, Any]:
     """Return a probability per row and class."""
     return model.predict_proba(texts(rows))
 
