@@ -259,7 +259,8 @@ def failure(aws: Aws, execution: Execution) -> list[str]:
     for step in execution.steps:
         if step.status == "Failed" and step.name != "QualityGate":
             log = log_lines(aws, step) if step.job else []
-            lines.append(f"{step.name}: {_message(aws, step, log)}")
+            message = re.sub(r"\bmlops (?=run|reject)", f"{aws.command} ", _message(aws, step, log))
+            lines.append(f"{step.name}: {message}")
             if any(line.startswith("Traceback ") for line in log) or not said(log):
                 lines += [f"| {line}" for line in log[-LAST_LINES:]]
             if step.job:

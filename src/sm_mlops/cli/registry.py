@@ -118,7 +118,8 @@ def _say_curves(curves: dict[str, Any]) -> None:
 
 def _say_code(code: dict[str, Any]) -> None:
     before, after = (short(commit) or "unknown" for commit in code["commits"])
-    between = "" if code["between"] is None else f" ({code['between']} commits)"
+    count = code["between"]
+    between = "" if count is None else f" ({count} commit{'s' if count != 1 else ''})"
     say(f"\ncode  {before} → {after}{between}")
     for file in code["files"] or ():
         say(f"      {file}")

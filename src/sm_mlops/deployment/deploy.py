@@ -555,8 +555,8 @@ def rollback_target(aws: Aws, stage: Stage, to: int | None) -> RollbackTarget:
         raise MlopsError(f"stage {stage.name} already runs version {running}")
     found = registry.version(aws, number)
     if found.approval != "Approved":
-        which = "the previous version, " if to is None else ""
-        raise MlopsError(f"{which}version {number}, is {found.approval}: {hint}")
+        which = f"the previous version, {number}," if to is None else f"version {number}"
+        raise MlopsError(f"{which} is {found.approval}: {hint}")
     before = (*_until(before, number), number) if number in before else (*before, number)
     return RollbackTarget(running, found.arn, number, before)
 

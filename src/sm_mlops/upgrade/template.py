@@ -72,7 +72,8 @@ def upgrade(root: Path, wanted: str = "") -> Upgrade:
     if not address:
         raise MlopsError(
             "this repo does not name its template: .venv/bin/cruft link ADDRESS --checkout COMMIT, "
-            "with the commit that it was rendered from; then commit .cruft.json"
+            "with the commit that it was rendered from (it asks the questions again: answer as "
+            "pyproject.toml says); then commit .cruft.json"
         )
     if _git("status", "--porcelain", folder=root):
         raise MlopsError("there are uncommitted changes: commit or stash them, then make upgrade")
