@@ -23,7 +23,7 @@ UNKNOWN = IMAGE.replace("xgboost:3.2-0", "xgboost:1.7-1")
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosting]:
-    with Server(tmp_path_factory.mktemp("images"), REGION, pace=0.01) as server:
+    with Server(tmp_path_factory.mktemp("some images"), REGION, pace=0.01) as server:
         yield hosting(server)
 
 
@@ -247,6 +247,9 @@ def transform_fn(model, body, content_type, accept):
     answer = aws.runtime.invoke_endpoint(EndpointName=name, Body="x")
     assert answer["Body"].read() == b"1.0"
     assert not list(images.site_packages(images.find(IMAGE)).glob("forest*"))
+    require_sklearn()
+    job["AlgorithmSpecification"]["TrainingImage"] = SKLEARN
+    assert aws.train(job)["TrainingJobStatus"] == "Completed"
 
 
 # The true rules of the image's worker.

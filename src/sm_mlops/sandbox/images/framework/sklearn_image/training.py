@@ -1,6 +1,11 @@
 """Training in script mode: what `train` of sagemaker-training calls."""
 
-from sagemaker_training import entry_point, environment, runner
+from types import SimpleNamespace
+
+from sagemaker_training import entry_point, environment, modules, runner
+from xgboost_image import split
+
+vars(modules)["shlex"] = SimpleNamespace(split=split)
 
 
 def main() -> None:

@@ -31,6 +31,9 @@ sys.modules.update((name, Later(name)) for name in RARELY_USED)
 
 from sagemaker_containers.beta.framework import env, modules, trainer  # noqa: E402
 
+from xgboost_image import split  # noqa: E402
+
+vars(modules)["shlex"] = types.SimpleNamespace(split=split)
 _install = modules.install
 
 
