@@ -100,6 +100,16 @@ def test_files_that_a_file_system_leaves_are_not_stages(repo: Repo) -> None:
     assert stages.names(repo.settings()) == ("staging", "production")
 
 
+def test_a_file_is_read_with_a_bom_and_with_blanks_between_the_items_of_a_list(repo: Repo) -> None:
+    items = "subnet-0123456789abcdef0 , subnet-0123456789abcdef1"
+    network = {"SubnetIds": items, "SecurityGroupIds": ["sg-0123456789abcdef0"]}
+    repo.stage("qa", Parameters=network)
+    file = repo.root / "infra" / "qa.json"
+    file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    found = stages.load(repo.settings(), "qa").parameters["SubnetIds"]
+    assert found == items.replace(" ", "")
+
+
 def test_equal_minimum_and_maximum_make_an_endpoint_of_constant_size(repo: Repo) -> None:
     sizes = {"EndpointKind": "real-time", "InstanceCount": "3", "MaxInstanceCount": 3}
     repo.stage("qa", Parameters=sizes)
@@ -127,11 +137,20 @@ def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) ->
         ("stagin", {}, "no stage stagin: did you mean staging?"),
         ("qa", {}, "no stage qa: known are staging, production"),
         ("training", {"Role": None}, "training is for training: rename the stage"),
+        (
+            "pre_prod",
+            {"Role": None},
+            "churn-pre_prod, but a name has only letters, digits and inner",
+        ),
         ("staging", {"Parametres": {}}, "Parametres is unknown: did you mean Parameters?"),
         ("staging", {"Parameters": {"InstanceTyp": "x"}}, "did you mean InstanceType?"),
         ("staging", {"Parameters": {"Project": "x"}}, "Project is set by mlops deploy"),
         ("staging", {"Parameters": {"EndpointKind": "realtime"}}, "did you mean real-time?"),
-        ("staging", {"Parameters": {"BakeSeconds": None}}, "BakeSeconds must be text, a number"),
+        (
+            "staging",
+            {"Parameters": {"BakeSeconds": None}},
+            "BakeSeconds is null: remove it for the default",
+        ),
         ("staging", {"Parameters": []}, None),
         ("staging", {"Parameters": [1]}, "Parameters must be an object"),
         ("staging", {"Account": "12"}, "Account must be 12 digits in quotes, not '12'"),

@@ -333,6 +333,7 @@ SETTINGS: dict[str, Edit] = {
     "own-hyperparameter": together(OWN_HYPERPARAMETER, mlops(hyperparameters={"leaves": 8})),
 }
 SERVERLESS = {"EndpointKind": "serverless"}
+SSM = "{Type: 'AWS::SSM::Parameter::Value<String>', Default: /vpc/id}"
 STAGES: dict[str, Edit] = {
     "reviewers": stage("production", Reviewers=["some-login", "my-org/ml-leads"]),
     "no-reviewers": stage("production", Reviewers=[]),
@@ -376,6 +377,11 @@ STAGES: dict[str, Edit] = {
     "region": replace("pyproject.toml", 'region = "us-east-1"', 'region = "il-central-1"'),
     "one-more-stage": stage("qa", {"EndpointKind": "asynchronous"}),
     "minimal": lambda root: (root / "infra" / "staging.json").write_text("{}"),
+    # What the sandbox does not know, AWS may.
+    "ssm": together(
+        replace("infra/endpoint.yml", "\nParameters:\n", f"\nParameters:\n  Vpc: {SSM}\n"),
+        replace("infra/endpoint.yml", "Outputs:\n", "Outputs:\n  Mine: {Value: !Ref Vpc}\n"),
+    ),
     "own-output": replace("infra/endpoint.yml", "Outputs:\n", "Outputs:\n  Mine: {Value: x}\n"),
 }
 CI = ".github/workflows"
@@ -449,7 +455,7 @@ def test_a_legal_edit_keeps_the_pipeline_s_tests_green(repo: Path, edit: Edit) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "edit", some(STAGES, "minimal", "production-asynchronous", "production-batch", "region")
+    "edit", some(STAGES, "minimal", "production-asynchronous", "production-batch", "region", "ssm")
 )
 def test_a_legal_edit_keeps_the_stages_tests_green(
     repo: Path, default: Rendered, edit: Edit

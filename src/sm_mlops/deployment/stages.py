@@ -119,8 +119,8 @@ def load(settings: Settings, name: str) -> Stage:
     stack = f"{settings.project.project}-{name}"
     if len(stack) > NAME_LENGTH or not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", stack):
         raise MlopsError(
-            f"{place}: its endpoint would be called {stack}, but a name has at most "
-            f"{NAME_LENGTH} letters, digits and hyphens"
+            f"{place}: its endpoint would be called {stack}, but a name has only "
+            f"letters, digits and inner hyphens, at most {NAME_LENGTH}"
         )
     declared = templates.parameters(template(settings))
     check(declared["Stage"], name, f"{place}: the name {name}")
@@ -175,7 +175,7 @@ def require_wheels(settings: Settings, stage: Stage) -> None:
 def _content(file: Path, place: str) -> dict[str, Any]:
     """Return what a stage's file has. Raises MlopsError for anything but its keys."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
         raise MlopsError(f"{place}: not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -336,6 +336,8 @@ def _parameters(
             free = [known for known in declared if known not in OWN_PARAMETERS]
             raise MlopsError(f"{place}: Parameters.{one_line(name)} is unknown: {hint(name, free)}")
         result[name] = _text(value, f"{place}: Parameters.{name}")
+        if declared[name]["Type"] == "CommaDelimitedList":  # CloudFormation takes blanks away, too
+            result[name] = ",".join(item.strip() for item in result[name].split(","))
         check(declared[name], result[name], f"{place}: Parameters.{name}")
     instance = result.get("InstanceType", "")
     if result.get("KmsKeyArn") and has_local_storage(instance):
@@ -357,6 +359,8 @@ def _text(value: Any, place: str) -> str:
         return value
     if isinstance(value, list) and not any(isinstance(item, list) for item in value):
         return ",".join(_text(item, place) for item in value)
+    if value is None:
+        raise MlopsError(f"{place} is null: remove it for the default of {FOLDER}/{TEMPLATE}")
     raise MlopsError(f"{place} must be text, a number, true, false or a list, not {value!r}")
 
 
