@@ -81,8 +81,10 @@ Bake = Callable[..., Rendered]
 
 
 def baked(cookies: Any, template: Path, answers: dict[str, str]) -> Rendered:
-    """Return a render with these answers, the defaults for the rest."""
-    result = cookies.bake(extra_context={"_tool_pin": PIN} | answers, template=str(template))
+    """Return a render with these answers, the defaults for the rest but for the region, of which a
+    fork may have another."""
+    given = {"_tool_pin": PIN, "aws_region": "us-east-1"} | answers
+    result = cookies.bake(extra_context=given, template=str(template))
     assert result.exception is None, result.exception
     return Rendered(result.project_path)
 

@@ -266,7 +266,10 @@ def trigger(
         print_json(started)
         return
     say(f"Started the deployment of version {started.version}, commit {started.commit[:7]}")
-    say(f"follow it   {started.run or f'the runs of {started.repository}'}")
+    if aws.sandbox:
+        say("The sandbox only records it: deploy by hand, as mlops approve says")
+    else:
+        say(f"follow it   {started.run or f'the runs of {started.repository}'}")
     if started.cleared:
         noun = "failed approval" if started.cleared == 1 else "failed approvals"
         say(f"Deleted {started.cleared} {noun} of this version from the queue")

@@ -140,7 +140,7 @@ def approve(
     """Approve a version: it may be deployed, and becomes the champion for new versions.
 
     This sets the status in the Model Registry, as Studio does. In a connected repo it starts the
-    deployment.
+    deployment, but not with --sandbox, where you deploy by hand.
 
     **Example**
 
