@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_case import Case, DataError, model_schema
-from sm_mlops.tabular import encoding, rows, serving
+from sm_mlops.tabular import encoding, rows, serving, tables
 from sm_mlops.tabular.encoding import Misfit
 
 ZONES = ("-05:00", "-08:00", "Z", "+0200")
@@ -145,3 +145,22 @@ def test_training_and_the_endpoint_read_any_date_alike(
     read = seconds(found, *texts)
     right = [(d - dates[0]).total_seconds() for d in dates]
     assert [r - read[0] for r in read] == pytest.approx(right, abs=1e-4)
+
+
+LATE = ("9999-12-31 23:59:59.997", "9999-12-31 00:00:00", "0001-01-01", "2024-01-05 07:00:00")
+
+
+@pytest.mark.parametrize("fine", ["2024-01-05 07:00:00.1234567", "2024-01-05 07:00:00.123456789"])
+@pytest.mark.parametrize("zone", ["", "Z"])
+def test_training_reads_dates_beyond_the_range_of_nanoseconds_as_they_are(
+    case: Case, fine: str, zone: str
+) -> None:
+    dates = [f"{d} 00:00:00{zone}" if zone and ":" not in d else f"{d}{zone}" for d in LATE]
+    for texts in (dates, [*dates, f"{fine}{zone}"]):
+        data = {"day": texts * 10, "x": range(10 * len(texts)), "y": ["a", "b"] * 5 * len(texts)}
+        path = case.write(data)
+        found = case.prepare(path, "y")
+        read = rows.typed(found, tables.read([path], "y"))["day"].to_pylist()[: len(texts)]
+        assert [date.year for date in read] == [9999, 9999, 1, 2024, 2024][: len(texts)]
+        assert [date.replace(tzinfo=UTC).timestamp() for date in read] == seconds(found, *texts)
+    assert read[-1].microsecond == 123456

@@ -259,11 +259,12 @@ def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
 
 
 def _iso(text: pa.Array) -> pa.Array:
-    # Nanoseconds last: their range is only 1677 to 2262.
-    for unit in ("us", "ns"):
+    for finer in (False, True):
+        if finer:  # cut to microseconds: the range of nanoseconds is only 1677 to 2262
+            text = pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]{1,3}", r"\1")
         for zone in (None, "UTC"):
             try:
-                return text.cast(pa.timestamp(unit, zone)).cast(pa.timestamp("us"), safe=False)
+                return text.cast(pa.timestamp("us", zone)).cast(pa.timestamp("us"))
             except pa.ArrowInvalid:
                 continue
     formats = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]

@@ -345,6 +345,8 @@ def _guess(
     for name, kind in types.items():
         if pa.types.is_null(kind):
             types[name] = STRINGS
+        elif pa.types.is_timestamp(kind) and kind.unit == "ns":  # which end in the year 2262
+            types[name] = pa.timestamp("us", kind.tz)
         elif pa.types.is_string(kind):
             distinct = len(batch[name].unique())
             types[name] = STRINGS if distinct <= max(1000, batch.num_rows // 4) else kind
@@ -394,8 +396,8 @@ def malformed(file: Path, form: Dialect, error: pa.ArrowInvalid) -> DataError:
 
 _WIDER: list[list[pa.DataType]] = [
     [pa.int64(), pa.float64()],
-    [pa.date32(), pa.timestamp("s"), pa.timestamp("ns")],
-    [pa.timestamp("s", "UTC"), pa.timestamp("ns", "UTC")],
+    [pa.date32(), pa.timestamp("s"), pa.timestamp("us")],
+    [pa.timestamp("s", "UTC"), pa.timestamp("us", "UTC")],
 ]
 
 
