@@ -164,3 +164,12 @@ def test_training_reads_dates_beyond_the_range_of_nanoseconds_as_they_are(
         assert [date.year for date in read] == [9999, 9999, 1, 2024, 2024][: len(texts)]
         assert [date.replace(tzinfo=UTC).timestamp() for date in read] == seconds(found, *texts)
     assert read[-1].microsecond == 123456
+
+
+@pytest.mark.parametrize("dates", ["2024-01-{:02d}T{:02d}Z", "2024-01-{:02d} {:02d}+02:00"])
+def test_a_zone_may_follow_the_hour(case: Case, dates: str) -> None:
+    texts = [dates.format(i % 28 + 1, i % 24) for i in range(40)]
+    found = prepared(case, texts)
+    assert found.columns[0].zoned
+    assert len(seconds(found, *texts)) == 40
+    assert not prepared(case, [text[:13] for text in texts]).columns[0].zoned

@@ -29,7 +29,8 @@ DATE_FORMATS = [
                 "%d %b %Y", "%b %d, %Y", "%B %d, %Y", "%d %B %Y")
     for time in ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S")
 ] + ["%H:%M", "%H:%M:%S"]  # fmt: skip
-_ZONE = r"[0-9]{2}:[0-9]{2}.*(?:[Zz]|[-+][0-9]{2}(?::?[0-9]{2})?)$"
+_TIME = r"(?:[0-9]{2}:[0-9]{2}.*|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2})"
+_ZONE = rf"{_TIME}(?:[Zz]|[-+][0-9]{{2}}(?::?[0-9]{{2}})?)$"
 _MILLISECONDS = r"^-?[0-9]{12,13}$"  # since 1970, as pandas' to_json writes dates
 _OR = "or milliseconds since 1970"
 _EARLIEST, _LATEST = 1e11, 1e13  # milliseconds that can be nothing else: from 1973 to 2286
