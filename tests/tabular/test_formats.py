@@ -162,6 +162,17 @@ def test_excels_own_first_line_names_the_delimiter(case: Case) -> None:
         case.prepare(case.text(f"sep=;\na|b;y\n{rows}7\n"), "y")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("start", ["\n", "\r\n\r\n", "sep=;\n\n", "\nsep=;\r\n"])
+def test_blank_lines_may_stand_before_the_header(case: Case, start: str, encoding: str) -> None:
+    path = case.folder / "data.csv"
+    path.write_bytes((start + "a;y\n" + "1;b\n2;c\n" * 20).encode(encoding))
+    read = tables.read([path], "y")
+    assert (read.num_rows, read["a"].to_pylist()[:2]) == (40, [1, 2])
+    line = start.count("\n") + 4
+    assert tables.where([path], 2) == f"{path}, line {line}"
+
+
 @pytest.mark.slow
 def test_the_end_of_a_file_decides_about_its_encoding(case: Case) -> None:
     text = "farbe,y\n" + "rot,a\nblau,b\n" * 100_000 + "grün,a\n" * 200

@@ -71,13 +71,14 @@ def dialect(file: Path) -> Dialect:
         raise DataError(f"{file}: damaged gzip file ({error})") from error
     text = sample.decode(encoding, errors="ignore").removeprefix("\ufeff")
     named = _SEPARATOR.match(text)
+    skip = len(named[0].splitlines()) if named else 0
     text = text[named.end() :] if named else text
     if not text.strip():
         raise DataError(f"{file}: the file is empty")
     delimiter = named[1] if named else _delimiter(text)
     rows = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
-    header = next(row for row in rows if row)
-    return Dialect(delimiter, encoding, quoted, clean_header(header), skip=1 if named else 0)
+    blank, header = next((number, row) for number, row in enumerate(rows) if row)
+    return Dialect(delimiter, encoding, quoted, clean_header(header), skip + blank)
 
 
 def _delimiter(text: str) -> str:
