@@ -184,6 +184,17 @@ def test_a_boolean_given_as_a_number_is_0_or_1(tmp_path: Path, value: Any, fits:
         assert "'flag', row 1: 7.0 is not true" in content["error"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("beside", [[], [2.5], [2], [None], ["2,5"]])
+@pytest.mark.parametrize("kind", [JSON, LINES])
+def test_true_is_no_number_whatever_is_beside_it(model: Any, beside: list[Any], kind: str) -> None:
+    rows = [{**ROW, "Age": age} for age in [*beside, True]]
+    body = json.dumps(rows) if kind == JSON else "".join(f"{json.dumps(row)}\n" for row in rows)
+    status, content = refused(model, body, kind)
+    said = "'2,5' is not a number" if "2,5" in beside else "'true' is not a number"
+    assert (status, said in content["error"]) == (400, True), content
+
+
 def test_a_date_may_be_the_nan_of_json(tmp_path: Path) -> None:
     case = Case(tmp_path)
     days = [f"2020-01-{1 + i % 28:02}" for i in range(120)]

@@ -197,6 +197,8 @@ def _json_table(file: Path, start: int, rows: list[dict[str, Any]]) -> pa.Table:
         values = [row.get(name) for row in rows]
         try:
             columns[name] = pa.array(values)
+            if pa.types.is_floating(columns[name].type) and bool in map(type, values):
+                raise pa.ArrowInvalid("Arrow takes true beside 2.5 for 1.0")
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise _mixed(file, name, start, values) from error
     return pa.table(columns)
@@ -206,7 +208,8 @@ def _mixed(file: Path, name: str, start: int, values: list[Any]) -> DataError:
     """Return the error for the first value of another type than those before it."""
     known = [(row, v) for row, v in enumerate(values, start) if v is not None]
     first = known[0][1]
-    row, value = next((k for k in known if type(k[1]) is not type(first)), known[0])
+    alike = (int, float) if type(first) in (int, float) else (type(first),)
+    row, value = next((k for k in known if type(k[1]) not in alike), known[0])
     return DataError(
         f"{file}, row {row}: column '{name}' is {str(value)[:40]!r} there, but {first!r} in row "
         f"{known[0][0]}; write numbers, texts and true or false alike in all rows"

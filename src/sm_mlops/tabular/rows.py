@@ -182,6 +182,8 @@ def _typed(column: Column, values: pa.ChunkedArray) -> pa.Array:
 def quantities(column: Column, values: pa.ChunkedArray) -> encoding.Floats:
     """Return raw numbers, or raw dates as seconds since 1970; NaN where missing."""
     if column.kind == "number":
+        if pa.types.is_boolean(values.type):  # true is no number, as it is none beside numbers
+            values = values.cast(pa.string())
         return encoding.numbers(values, column.name, column.missing, column.decimal)
     return encoding.timestamps(values, column.name, column.format, column.zoned)
 

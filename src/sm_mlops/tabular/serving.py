@@ -387,7 +387,9 @@ def as_column(values: list[Any], name: object, decimal: str) -> pa.ChunkedArray:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
         nested = any(isinstance(v, list | dict) for v in values)
     else:
-        if not nested:
+        # Arrow takes true beside 2.5 for 1.0.
+        mixed = pa.types.is_floating(array.type) and bool in map(type, values)
+        if not nested and not mixed:
             return pa.chunked_array([array])
     if nested:
         row = next(i for i, v in enumerate(values, 1) if isinstance(v, list | dict))
