@@ -443,6 +443,18 @@ def test_quantities_are_read_with_the_decimal_mark_that_their_file_shows(
     assert quality and (quality["rows"], quality["value"]) == (100, 0.0)
 
 
+@pytest.mark.parametrize("written", [str, lambda label: str(label).lower()])
+def test_labels_of_true_and_false_may_be_written_as_pandas_does(
+    written: Callable[[bool], str],
+) -> None:
+    known = trained()
+    flags = replace(known, schema=replace(known.schema, classes=[False, True]))
+    texts = [written(i % 2 == 1) for i in range(100)]
+    shares = np.tile([[1.0, 0.0], [0.0, 1.0]], (50, 1))
+    quality = labels.Labelled([shares], [pa.array(texts)]).quality(flags, "auc", None)
+    assert quality and (quality["rows"], quality["value"]) == (100, 1.0)
+
+
 def test_a_metric_of_the_teams_own_is_replaced_by_the_librarys(stage: Stage) -> None:
     stage.settings = Settings(metric="cost")
     stage.label(stage.traffic(600))

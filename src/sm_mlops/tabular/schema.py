@@ -68,7 +68,8 @@ class Schema:
         return [label_text(label) for label in self.classes]
 
     def class_text(self, text: str) -> str:
-        """Return a raw label as in `class_names`: with numeric classes, `007` is class 7."""
+        """Return a raw label as in `class_names`: with numeric classes, `007` is class 7, and with
+        boolean ones, `True` is class `true`."""
         number = bool(self.classes) and all(type(label) is int for label in self.classes)
         name = label_text(text)
         if number and name:  # a float would not hold integers beyond 2**53
@@ -76,7 +77,8 @@ class Schema:
                 return str(int(name))
             value = float(name)
             return str(int(value)) if value.is_integer() else name
-        return name
+        boolean = all(isinstance(label, bool) for label in self.classes)
+        return name.lower() if boolean else name
 
 
 def load(folder: Path) -> Schema:
