@@ -387,6 +387,17 @@ def test_ids_of_others_are_looked_for_in_each_window(name: str) -> None:
     assert len(found.keys) == 1
 
 
+def test_texts_of_json_lines_stay_as_they_are_where_they_look_like_times() -> None:
+    rows = [{"inference_id": "2026-11-27", "label": "2026-11-27 06:00", "row": i} for i in (0, 1)]
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    of_csv = "".join(f"{','.join(map(str, row.values()))}\n" for row in rows)
+    found = [labels.Labels(Window.ending(UNTIL, 24)) for _ in range(2)]
+    labels.add(found[:1], "x.jsonl", io.BytesIO(lines.encode()))
+    labels.add(found[1:], "x.csv", io.BytesIO(f"inference_id,label,row\n{of_csv}".encode()))
+    assert found[0].texts.to_pylist() == ["2026-11-27 06:00"] * 2
+    assert found[0].digest == found[1].digest
+
+
 def test_a_file_of_labels_that_cannot_be_read_is_named_and_the_others_are_read(
     stage: Stage,
 ) -> None:

@@ -124,7 +124,7 @@ def _tables(name: str, content: IO[bytes]) -> Iterator[pa.Table]:
                 pa.Table.from_batches([batch]) for batch in pq.ParquetFile(data).iter_batches(MOST)
             )
         elif ending.endswith(".jsonl"):
-            reader = [pajson.read_json(io.BytesIO(content.read()))]
+            reader = [_lines(content.read())]
         else:
             convert = pacsv.ConvertOptions(
                 column_types=text, null_values=[""], strings_can_be_null=True
@@ -145,6 +145,16 @@ def _tables(name: str, content: IO[bytes]) -> Iterator[pa.Table]:
     except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         why = " ".join(str(error).split())[:LONGEST]
         raise DataError(f"labels in {name} were not read: {why}") from error
+
+
+def _lines(body: bytes) -> pa.Table:
+    """Return JSON Lines, with texts as they are written where Arrow takes them for times."""
+    table = pajson.read_json(io.BytesIO(body))
+    times = [f.name for f in table.schema if pa.types.is_timestamp(f.type)]
+    if not times:
+        return table
+    texts = pajson.ParseOptions(pa.schema([(name, pa.string()) for name in times]))
+    return pajson.read_json(io.BytesIO(body), parse_options=texts)
 
 
 def _rows(values: pa.ChunkedArray) -> pa.ChunkedArray:
