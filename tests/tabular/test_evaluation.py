@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import sys
 import tarfile
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.session
@@ -22,7 +24,7 @@ import datasets
 import monitor_formats
 from hostile import HOSTILE
 from model_case import Case, DataError, evaluate, inference, metrics, model_schema
-from sm_mlops.tabular import baseline, figures, report
+from sm_mlops.tabular import baseline, figures, report, scoring
 from sm_mlops.tabular.text import as_property
 
 pytestmark = pytest.mark.slow
@@ -231,6 +233,26 @@ def test_a_model_without_transform_fn_is_scored_by_the_functions_of_the_first_re
     assert known is not None and known.columns == [] and known.predictions is not None
     for kind in ("statistics", "constraints"):
         monitor_formats.refuse(kind, strict(tmp_path / "evaluation" / f"{kind}.json"))
+
+
+def test_probabilities_of_0_and_1_alone_may_come_before_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = [0.0, 1.0] * 20 + [0.25, 0.75] * 20
+    (tmp_path / "test").mkdir()
+    pq.write_table(pa.table({"x": shares, "y": ["a"] * 80}), tmp_path / "test" / "a.parquet")
+
+    def answer(model: Any, body: str, kind: str, accept: str) -> str:
+        rows = [f"a,{share}" for share in body.splitlines()[1:]]
+        return "{}" if "json" in accept else "\n".join(["prediction,probability", *rows])
+
+    model = SimpleNamespace(model_fn=lambda folder: None, transform_fn=answer)
+    monkeypatch.setitem(sys.modules, "inference", model)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(sys, "argv", ["", "model", f"{tmp_path}/test", "y", f"{tmp_path}/scores"])
+    monkeypatch.setattr(scoring, "ROWS", 40)
+    scoring.main()
+    assert pq.read_table(tmp_path / "scores.parquet")["probability"].to_pylist() == shares
 
 
 def test_a_model_that_refuses_its_test_rows_fails_with_the_reason(

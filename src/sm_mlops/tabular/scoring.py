@@ -52,7 +52,9 @@ def main() -> None:
                     column_types={"prediction": pa.string()}, strings_can_be_null=False
                 ),
             )
-            writer = writer or pq.ParquetWriter(f"{output}.parquet", scores.schema)
+            # Probabilities of 0 and 1 alone are read as integers.
+            types = dict.fromkeys(scores.column_names, pa.float64()) | {"prediction": pa.string()}
+            writer = writer or pq.ParquetWriter(f"{output}.parquet", pa.schema(types))
             writer.write_table(scores.cast(writer.schema))
     if writer is not None:
         writer.close()
