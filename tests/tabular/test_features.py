@@ -265,6 +265,15 @@ def test_rows_in_memory_and_in_files_are_the_same(case: Case) -> None:
         assert rows.Rows(stored.schema, stored.table).labels
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_spans_of_time_may_be_long(unit: str) -> None:
+    years = 200 if unit == "ns" else 8000
+    spans = pd.Series([years * 365, None]).astype("Int64") * 86400
+    spans = pd.Series(pa.array(spans).cast(pa.duration("s")).cast(pa.duration(unit)).to_pandas())
+    made = rows.derived(lambda frame: Frame({"age": spans}), pa.table({"x": [1.0, 2.0]}))
+    assert made["age"].to_pylist()[0] == years * 365 * 86400.0
+
+
 @pytest.mark.parametrize(
     ("classes", "values", "fits"),
     [

@@ -29,6 +29,8 @@ DATE_FORMATS = [
                 "%d %b %Y", "%b %d, %Y", "%B %d, %Y", "%d %B %Y")
     for time in ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S")
 ] + ["%H:%M", "%H:%M:%S"]  # fmt: skip
+PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""The units of Arrow's times, from the coarsest."""
 _TIME = r"(?:[0-9]{2}:[0-9]{2}.*|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2})"
 _ZONE = rf"{_TIME}(?:[Zz]|[-+][0-9]{{2}}(?::?[0-9]{{2}})?)$"
 _MILLISECONDS = r"^-?[0-9]{12,13}$"  # since 1970, as pandas' to_json writes dates
@@ -177,9 +179,8 @@ def timestamps(
         text = pc.if_else(known, pa.scalar(None, pa.string()), trimmed)
         array = _parsed(text, name, form, zoned)
     elif pa.types.is_time(kind):
-        unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
         whole = array.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
-        return floats(whole) / unit
+        return floats(whole) / PER_SECOND[kind.unit]
     elif is_numeric(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         numbers = floats(array)
         size = np.abs(numbers)

@@ -245,7 +245,7 @@ def _array(name: str, values: Any) -> pa.Array:
     if encoding.is_numeric(kind):
         return numbers(encoding.floats(array))
     if pa.types.is_duration(kind):  # in seconds
-        return numbers(encoding.floats(array.cast(pa.duration("ns")).cast(pa.int64())) / 1e9)
+        return numbers(encoding.floats(array.cast(pa.int64())) / encoding.PER_SECOND[kind.unit])
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return dates(encoding.timestamps(pa.chunked_array([array]), name, None))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
