@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -553,3 +554,24 @@ def test_rows_that_cannot_be_split_in_order_are_refused_in_one_line(
     with pytest.raises(DataError, match=line) as refused:
         case.prepare(case.write(ordered(**change)), "y", by=by)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "read"),
+    [
+        (pa.array([2**60, 1]), pa.array([1.5, None]), [2.0**60, 1.0, 1.5, None]),
+        (pa.array([2**60, 1]), pa.array([None, None]), [2**60, 1, None, None]),
+        (pa.array([1, 2], pa.int8()), pa.array([300, 4]), [1, 2, 300, 4]),
+        (pa.array([1, 2], pa.duration("s")), pa.array([3, 4000], pa.duration("ms")),
+         [timedelta(milliseconds=n) for n in (1000, 2000, 3, 4000)]),
+        (pa.array([1, 2], pa.duration("s")), pa.array([None, None]),
+         [timedelta(seconds=1), timedelta(seconds=2), None, None]),
+    ],
+)  # fmt: skip
+def test_numbers_and_spans_of_several_files_keep_their_values(
+    case: Case, one: pa.Array, other: pa.Array, read: list[Any]
+) -> None:
+    files = [case.folder / "a.parquet", case.folder / "b.parquet"]
+    for file, values in zip(files, (one, other), strict=True):
+        pq.write_table(pa.table({"x": values, "y": ["a", "b"]}), file)
+    assert tables.read(files, "y")["x"].to_pylist() == read

@@ -15,7 +15,7 @@ import pyarrow.csv as pacsv
 
 from sm_mlops.tabular import formats, numerals
 from sm_mlops.tabular.dialects import SAMPLE, Dialect, dialect, is_gzip, records
-from sm_mlops.tabular.encoding import one_chunk
+from sm_mlops.tabular.encoding import PER_SECOND, one_chunk
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.formats import CSV, format_of
 from sm_mlops.tabular.numerals import COMMA, POINT, parse_number
@@ -438,12 +438,24 @@ def _plain(file: Path, table: pa.Table) -> pa.Table:
     return table
 
 
+def _cast(tables: list[pa.Table], at: int, kind: pa.DataType) -> list[pa.Table]:
+    safe = not pa.types.is_floating(kind)  # integers beyond 2**53 are rounded
+    return [t.set_column(at, t.column_names[at], t[at].cast(kind, safe=safe)) for t in tables]
+
+
 def _join(tables: list[pa.Table]) -> pa.Table:
     first = tables[0].column_names
     tables = [table.select(first) for table in tables]
     for at, name in enumerate(first):
         kinds = {table.schema.field(name).type for table in tables} - {pa.null()}
         numbers = all(pa.types.is_integer(k) or pa.types.is_floating(k) for k in kinds)
-        if len(kinds) > 1 and not numbers:
-            tables = [t.set_column(at, name, t[name].cast(pa.string())) for t in tables]
+        if len(kinds) < 2:
+            continue
+        if all(pa.types.is_duration(k) for k in kinds):
+            finest = max((k.unit for k in kinds), key=list(PER_SECOND).index)
+            tables = _cast(tables, at, pa.duration(finest))
+        elif not numbers:
+            tables = _cast(tables, at, pa.string())
+        elif any(pa.types.is_floating(k) for k in kinds):
+            tables = _cast(tables, at, pa.float64())
     return pa.concat_tables(tables, promote_options="permissive")
