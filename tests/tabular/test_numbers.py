@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_case import Case, DataError, model_schema
-from sm_mlops.tabular import encoding, numerals, serving
+from sm_mlops.tabular import encoding, numerals, serving, tables
 from sm_mlops.tabular.encoding import Misfit
 
 
@@ -199,3 +199,13 @@ def test_any_number_in_any_writing_is_read_right_or_asked_about(
     assert served(found, "x", texts) == pytest.approx(right)
     trained = case.rows().column("x").to_pylist()
     assert min(right) <= min(trained) <= max(trained) <= max(right)
+
+
+def test_integers_in_hexadecimal_are_read_as_in_training(case: Case) -> None:
+    texts = [f"0x{i:X}" for i in range(37)] + ["0Xff", " 0x1f", "0xFFFFFFFFFFFFFFFF"]
+    path = case.text("x;y\n" + rows_of(texts, LABELS))
+    found = case.prepare(path, "y")
+    read = [*map(float, range(37)), 255.0, 31.0, -1.0]
+    assert served(found, "x", texts) == tables.read([path], "y")["x"].to_pylist() == read
+    with pytest.raises(Misfit, match="'0x1FFFFFFFFFFFFFFFF' is not a number"):
+        served(found, "x", ["0x1FFFFFFFFFFFFFFFF"])

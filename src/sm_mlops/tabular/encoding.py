@@ -38,6 +38,7 @@ _OR = "or milliseconds since 1970"
 _EARLIEST, _LATEST = 1e11, 1e13  # milliseconds that can be nothing else: from 1973 to 2286
 _LONGEST = max(map(len, MISSING))
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_HEX = re.compile("0[xX][0-9a-fA-F]{1,16}")
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -125,7 +126,11 @@ def numbers(
     also = {text.lower() for text in missing}
 
     def parse(text: str) -> float:
-        return float("nan") if text.lower() in also else parse_number(text, decimal)
+        if text.lower() in also:
+            return float("nan")
+        if _HEX.fullmatch(text):  # which Arrow reads in a CSV file as an int64
+            return float((int(text, 16) + 2**63) % 2**64 - 2**63)
+        return parse_number(text, decimal)
 
     expected = "a number" if decimal == POINT else "a number with a decimal comma"
     return _spread(pa.chunked_array([array]), name, expected, parse)
