@@ -97,6 +97,12 @@ def test_json_lines_may_have_any_values_and_lack_some(tmp_path: Path) -> None:
     ]
 
 
+def test_true_beside_a_number_stays_true(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": 2.5}\n{"a": true}\n{"a": null}\n')
+    assert only(file)["a"].to_pylist() == ["2.5", "true", None]
+
+
 def test_parts_are_bounded_and_the_same_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,7 +167,9 @@ def _column(values: list[Any]) -> pa.Array:
     """Return JSON values as an array: as JSON text where they are nested or of several types."""
     try:
         array = pa.array(values)
-        if not pa.types.is_nested(array.type):
+        # Arrow takes true beside 2.5 for 1.0.
+        mixed = pa.types.is_floating(array.type) and bool in map(type, values)
+        if not pa.types.is_nested(array.type) and not mixed:
             return array.cast(pa.string()) if pa.types.is_null(array.type) else array
     except (pa.ArrowException, OverflowError):
         pass

@@ -53,7 +53,9 @@ def main() -> None:
                 ),
             )
             # Probabilities of 0 and 1 alone are read as integers.
-            types = dict.fromkeys(scores.column_names, pa.float64()) | {"prediction": pa.string()}
+            types = [
+                (f.name, pa.float64() if f.type == pa.int64() else f.type) for f in scores.schema
+            ]
             writer = writer or pq.ParquetWriter(f"{output}.parquet", pa.schema(types))
             writer.write_table(scores.cast(writer.schema))
     if writer is not None:
