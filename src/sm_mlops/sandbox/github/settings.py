@@ -100,15 +100,11 @@ class Settings(Access):
         return Answer(status=204) if known else Answer({}, 201)
 
     @both("DELETE", "secrets/{name}", "write")
-    def delete_secret(
-        self, request: Request, record: Record, name: str, environment: str = ""
-    ) -> Answer:
-        return self._remove(record, _rows(record, environment, "_secrets"), name)
-
-    def _remove(self, record: Record, rows: Json, name: str) -> Answer:
-        if name.upper() not in rows:
+    @both("DELETE", "variables/{name}", "write")
+    def delete(self, request: Request, record: Record, name: str, environment: str = "") -> Answer:
+        rows = _rows(record, environment, f"_{request.path.split('/')[-2]}")
+        if rows.pop(name.upper(), None) is None:
             raise not_found()
-        del rows[name.upper()]
         self.keep(record)
         return Answer(status=204)
 
@@ -140,23 +136,16 @@ class Settings(Access):
     def change_variable(
         self, request: Request, record: Record, name: str, environment: str = ""
     ) -> Answer:
-        rows = _rows(record, environment, "_variables")
-        if name.upper() not in rows:
+        found = _rows(record, environment, "_variables").get(name.upper())
+        if found is None:
             raise not_found()
         if str(request.body.get("name", name)).upper() != name.upper():
             raise not_implemented("new name of a variable")
-        found = rows[name.upper()]
         value = request.body.get("value", found["value"])
         _check_value(value)
         found |= {"value": value, "updated_at": time.time()}
         self.keep(record)
         return Answer(status=204)
-
-    @both("DELETE", "variables/{name}", "write")
-    def delete_variable(
-        self, request: Request, record: Record, name: str, environment: str = ""
-    ) -> Answer:
-        return self._remove(record, _rows(record, environment, "_variables"), name)
 
 
 def _rows(record: Record, environment: str, kind: str) -> Json:
