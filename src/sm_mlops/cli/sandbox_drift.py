@@ -56,7 +56,14 @@ def drift(context: typer.Context, yes: Yes = False) -> None:
         tour.push()
         with tour.workflow():
             tour.typed("run")
-            training.run(context)
+            try:
+                training.run(context)
+            except typer.Exit:
+                say(
+                    "The tour ends here. It needs a training that succeeds: set in mlops.yaml what "
+                    "the version in production was trained with, and run mlops sandbox drift again."
+                )
+                raise
         rule("Keep requests and check them daily" + tour.as_role("deploy.yml", STAGE))
         with tour.workflow(environment=STAGE):
             tour.typed(f"deploy {STAGE} --model-package-arn {version.arn}")
