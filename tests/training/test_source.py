@@ -177,7 +177,7 @@ def test_a_champion_that_cannot_be_scored_stops_the_run_unless_it_is_waived(sand
     first, *_ = executions.failure(aws, stopped)
     assert first.startswith("Evaluate: champion version 1 cannot be scored: ")
     assert "column 'mean_radius' is missing" in first
-    assert "mlops run --set WaiveChampion=yes or mlops reject 1" in first
+    assert "mlops --sandbox run --set WaiveChampion=yes or mlops --sandbox reject 1" in first
     assert ended(renamed, WaiveChampion="yes").model_package
     said = registry.version(aws, 2).evaluation
     assert "comparison with version 1 waived: " in said and "mean_radius" in said
