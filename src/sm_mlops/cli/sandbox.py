@@ -406,7 +406,7 @@ def _tell_next(root: Path, report: Path) -> None:
         f"commands    cd {shlex.quote(str(root))} && make setup && . .venv/bin/activate",
         "            then mlops --help",
         "next run    edit mlops.yaml or model/, commit, then mlops --sandbox run",
-        "own data    the same, after mlops sandbox reset, which forgets this version",
+        "own data    the same, after mlops sandbox reset, which forgets this model",
         "on AWS      mlops bootstrap, then the same commands without --sandbox",
     ):
         say(line)

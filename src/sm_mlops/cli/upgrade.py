@@ -45,7 +45,7 @@ def upgrade(
         say(f"Resolve the conflicts in {', '.join(done.conflicts)}; then make lock setup")
         raise typer.Exit(1)
     if done.moved:
-        say("When make has ended: make test, git add -A, see git diff --cached, and commit")
+        say("When make has ended: make test, git add -A, read git diff --cached, and commit")
 
 
 @app.command(rich_help_panel=PANEL)

@@ -166,10 +166,8 @@ def _object(file: Path, number: int, line: bytes) -> dict[str, Any]:
 def _column(values: list[Any]) -> pa.Array:
     """Return JSON values as an array: as JSON text where they are nested or of several types."""
     try:
-        array = pa.array(values)
-        # Arrow takes true beside 2.5 for 1.0.
-        mixed = pa.types.is_floating(array.type) and bool in map(type, values)
-        if not pa.types.is_nested(array.type) and not mixed:
+        array = json_lines.array(values)
+        if not pa.types.is_nested(array.type):
             return array.cast(pa.string()) if pa.types.is_null(array.type) else array
     except (pa.ArrowException, OverflowError):
         pass

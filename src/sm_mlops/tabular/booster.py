@@ -48,6 +48,7 @@ XGBOOST: dict[str, type] = {
     **dict.fromkeys(_NUMBERS.split(), float),
     **dict.fromkeys(_TEXTS.split(), str),
 }
+KNOWN: dict[str, type] = {**OWN, **XGBOOST}
 CHOICES = {
     "booster": "gbtree dart",
     "tree_method": "auto hist approx exact",
@@ -123,7 +124,7 @@ def refused(given: Mapping[str, Any], files: Container[str], own: Iterable[bytes
 
 
 def _problem(name: str, value: Any) -> str:
-    if ALIASES.get(name, name) not in {**OWN, **XGBOOST}:
+    if ALIASES.get(name, name) not in KNOWN:
         return unknown(name)
     return "" if value in ABSENT else wrong(name, value)
 
@@ -131,7 +132,7 @@ def _problem(name: str, value: Any) -> str:
 def wrong(name: str, value: Any) -> str:
     """Return what is wrong with the value of a known hyperparameter; empty if it is fine."""
     key = ALIASES.get(name, name)
-    kind = {**OWN, **XGBOOST}[key]
+    kind = KNOWN[key]
     if kind is str:
         allowed, text = CHOICES.get(key, "").split(), str(value).partition("@")[0].rstrip("-")
         if not allowed or text in allowed:
@@ -140,17 +141,19 @@ def wrong(name: str, value: Any) -> str:
         hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(allowed)}"
         return f"hyperparameter '{name}' is {value!r}; {hint}"
     try:
-        if kind is not int or float(value).is_integer():
-            float(value)
-            return ""
+        fine = float(value).is_integer() or kind is float
     except (TypeError, ValueError):
-        pass
-    return f"hyperparameter '{name}' is {value!r}, not a {'whole ' if kind is int else ''}number"
+        fine = False
+    return (
+        ""
+        if fine
+        else f"hyperparameter '{name}' is {value!r}, not a {'whole ' if kind is int else ''}number"
+    )
 
 
 def unknown(name: str) -> str:
     """Return that a hyperparameter is unknown, with the name that may be meant."""
-    close = get_close_matches(name, [*OWN, *XGBOOST, *ALIASES], n=1, cutoff=0.5)
+    close = get_close_matches(name, [*KNOWN, *ALIASES], n=1, cutoff=0.5)
     meant = ELSEWHERE.get(name) or (close[0] if close else "")
     hint = f"did you mean '{meant}'?" if meant else "use XGBoost's own names"
     return f"hyperparameter '{name}' is unknown; {hint}"

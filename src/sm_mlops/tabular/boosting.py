@@ -155,15 +155,15 @@ def load(folder: Path) -> Model:
 
 def hyperparameters(given: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
     """Return those of this file and those of XGBoost. Raise DataError for a wrong value."""
-    known: dict[str, type] = {**boosters.OWN, **boosters.XGBOOST}
     merged = dict(boosters.DEFAULTS)
     for raw_name, value in given.items():
         name = boosters.ALIASES.get(raw_name, raw_name)
-        if name not in known:
+        if name not in boosters.KNOWN:
             continue
         if problem := boosters.wrong(raw_name, value):
             raise DataError(problem)
-        merged[name] = str(value) if known[name] is str else known[name](float(value))
+        kind = boosters.KNOWN[name]
+        merged[name] = str(value) if kind is str else kind(float(value))
     own = {name: int(merged.pop(name, 0)) for name in boosters.OWN}
     if own["num_boost_round"] < 1:
         raise DataError("hyperparameter 'num_boost_round' must be at least 1")

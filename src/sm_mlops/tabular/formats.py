@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sm_mlops.tabular import json_lines
 from sm_mlops.tabular.dialects import DAMAGED, opened
 from sm_mlops.tabular.failure import DataError
 
@@ -196,9 +197,7 @@ def _json_table(file: Path, start: int, rows: list[dict[str, Any]]) -> pa.Table:
     for name in names:
         values = [row.get(name) for row in rows]
         try:
-            columns[name] = pa.array(values)
-            if pa.types.is_floating(columns[name].type) and bool in map(type, values):
-                raise pa.ArrowInvalid("Arrow takes true beside 2.5 for 1.0")
+            columns[name] = json_lines.array(values)
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise _mixed(file, name, start, values) from error
     return pa.table(columns)

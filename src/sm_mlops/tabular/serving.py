@@ -382,14 +382,12 @@ def _json_lines(body: str) -> list[Any]:
 
 def as_column(values: list[Any], name: object, decimal: str) -> pa.ChunkedArray:
     try:
-        array = pa.array(values)
+        array = json_lines.array(values)
         nested = pa.types.is_nested(array.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
         nested = any(isinstance(v, list | dict) for v in values)
     else:
-        # Arrow takes true beside 2.5 for 1.0.
-        mixed = pa.types.is_floating(array.type) and bool in map(type, values)
-        if not nested and not mixed:
+        if not nested:
             return pa.chunked_array([array])
     if nested:
         row = next(i for i, v in enumerate(values, 1) if isinstance(v, list | dict))
