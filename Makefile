@@ -73,7 +73,7 @@ render: $(READY) ## render with default answers into build/sandbox; keeps what r
 test: $(READY) $(CHECKOV) $(SKLEARN) ## all tests but those of `make test-long`
 	$(RUN) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not long" --durations 15 $(PYTEST)
 
-test-fast: $(READY) ## the unit tests, in moments
+test-fast: $(READY) ## the unit tests, in half a minute
 	$(RUN) -m pytest -n auto --dist worksteal -m "not slow and not long" $(PYTEST)
 
 test-long: $(READY) $(CHECKOV) $(SKLEARN) ## the slowest tests, and all others three times in random order
