@@ -259,7 +259,10 @@ def failure(aws: Aws, execution: Execution) -> list[str]:
     for step in execution.steps:
         if step.status == "Failed" and step.name != "QualityGate":
             log = log_lines(aws, step) if step.job else []
-            message = re.sub(r"\bmlops (?=run|reject)", f"{aws.command} ", _message(aws, step, log))
+            said_by_job = _message(aws, step, log)
+            message = re.sub(
+                r"(?<![\w./-])mlops (?=(run|reject)\b)", f"{aws.command} ", said_by_job
+            )
             lines.append(f"{step.name}: {message}")
             if any(line.startswith("Traceback ") for line in log) or not said(log):
                 lines += [f"| {line}" for line in log[-LAST_LINES:]]

@@ -70,6 +70,10 @@ def test_hyperparameters_arrive_as_text_and_are_typed() -> None:
         ("booster", "gblinear", "'booster' is 'gblinear'; use one of gbtree, dart"),
         ("eval_metric", "loglosspr", "'eval_metric' is 'loglosspr'; did you mean 'logloss'?"),
         ("objective", "binary:logit", "did you mean 'binary:logitraw'?"),
+        ("eval_metric", "rmse@1", "did you mean 'rmse'?"),
+        ("eta", "nan", "'eta' is nan, not a number"),
+        ("max_depth", "9" * 401, "not a whole number"),
+        ("early_stopping_rounds", "-1", "must not be negative"),
     ],
 )
 def test_a_wrong_hyperparameter_is_named(name: str, value: str, pattern: str) -> None:
@@ -81,6 +85,8 @@ def test_a_wrong_hyperparameter_is_named(name: str, value: str, pattern: str) ->
 def test_a_value_xgboost_refuses_is_one_line(case: Case, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"XGBoost refuses a hyperparameter: .*subsample"):
         case.train(subsample="7")
+    with pytest.raises(DataError, match=r"XGBoost refuses a hyperparameter: .*Failed to parse"):
+        case.train(interaction_constraints="x")
 
 
 def test_each_value_is_one_that_xgboost_has_a_parameter_for() -> None:

@@ -123,6 +123,7 @@ def test_other_formats_are_named(case: Case, name: str) -> None:
         ('{"a": 1, "mpg": 2}\n{"a": "x", "mpg": 2}\n', "row 2: column 'a' is 'x' there, but 1 in"),
         ('[{"a": 2.5, "mpg": 2}, {"a": true, "mpg": 2}]', "row 2: column 'a' is 'True' there"),
         ('[{"a": 1}, {"a": 2.5}, {"a": true, "mpg": 2}]', "row 3: column 'a' is 'True' there"),
+        ('[{"a": 1.5}, {"a": 2}, {"a": 9007199254740993}]', "row 2: column 'a' is '2' there, but"),
         ('{"a": [1], "mpg": 2}\n', "column 'a' is nested"),
     ],
 )

@@ -4,6 +4,8 @@ Must not know about data, files or jobs.
 """
 
 import ast
+import math
+import re
 import sys
 from collections.abc import Container, Iterable, Mapping
 from difflib import get_close_matches
@@ -66,8 +68,8 @@ CHOICES = {
         interval-regression-accuracy pre ndcg map ams
     """,
 }
-"""Values that XGBoost knows; of boosters, those with trees. A metric may have a number, as in
-error@0.3."""
+"""Values that XGBoost knows; of boosters, those with trees."""
+_NUMBERED = re.compile(r"(error|ams|tweedie-nloglik|pre|ndcg|map)@[0-9.]+|(ndcg|map)(@[0-9]+)?-")
 ALIASES = {
     "learning_rate": "eta",
     "min_split_loss": "gamma",
@@ -105,13 +107,15 @@ def refused(given: Mapping[str, Any], files: Container[str], own: Iterable[bytes
     Args:
         files: Names of the files that train.py imports. Without boosting.py, the team trains
             another kind of model, whose parameters nobody knows.
-        own: Sources of the team's modules. One that holds a name as a string may read it.
+        own: Sources of the team's modules. One that holds a name as a string may read it; values
+            are ours only where one calls boosting.fit.
     """
     if USED_BY not in files:
         return ""
-    problems = {
-        name: problem for name, value in given.items() if (problem := _problem(name, value))
-    }
+    own = list(own)
+    ours = any(b"boosting.fit" in source for source in own)
+    problems = {name: _problem(name, value if ours else "") for name, value in given.items()}
+    problems = {name: problem for name, problem in problems.items() if problem}
     if not problems:
         return ""
     texts = {
@@ -126,7 +130,8 @@ def refused(given: Mapping[str, Any], files: Container[str], own: Iterable[bytes
 def _problem(name: str, value: Any) -> str:
     if ALIASES.get(name, name) not in KNOWN:
         return unknown(name)
-    return "" if value in ABSENT else wrong(name, value)
+    quoted = isinstance(value, str) and value[:1] == '"'  # as the SDK does, and training undoes
+    return "" if value in ABSENT or quoted else wrong(name, value)
 
 
 def wrong(name: str, value: Any) -> str:
@@ -134,15 +139,15 @@ def wrong(name: str, value: Any) -> str:
     key = ALIASES.get(name, name)
     kind = KNOWN[key]
     if kind is str:
-        allowed, text = CHOICES.get(key, "").split(), str(value).partition("@")[0].rstrip("-")
-        if not allowed or text in allowed:
+        allowed, text = CHOICES.get(key, "").split(), str(value)
+        if not allowed or text in allowed or (key == "eval_metric" and _NUMBERED.fullmatch(text)):
             return ""
         close = get_close_matches(text, allowed, n=1, cutoff=0.6)
         hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(allowed)}"
         return f"hyperparameter '{name}' is {value!r}; {hint}"
     try:
-        fine = float(value).is_integer() or kind is float
-    except (TypeError, ValueError):
+        fine = math.isfinite(float(value)) and (kind is float or float(value).is_integer())
+    except (TypeError, ValueError, OverflowError):
         fine = False
     return (
         ""

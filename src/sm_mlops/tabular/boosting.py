@@ -37,6 +37,12 @@ OBJECTIVES = {
     "regression": ("reg:squarederror", "rmse"),
 }
 
+REFUSALS = (
+    *("Parameter", "Check failed", "doesn't support", "Not implemented", "Unknown "),
+    *("Invalid argument", "Failed to parse", "label must be"),
+)
+"""What XGBoost's first line holds where a hyperparameter is wrong."""
+
 
 @dataclass
 class Progress:
@@ -109,8 +115,7 @@ def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Model:
         model, progress = boost(xgboost, chosen, own, training, check, store)
     except xgboost.core.XGBoostError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        refusals = ("Parameter", "Check failed", "doesn't support", "Not implemented", "Unknown ")
-        if "Invalid Parameter" in str(error) or any(words in lines[0] for words in refusals):
+        if "Invalid Parameter" in str(error) or any(words in lines[0] for words in REFUSALS):
             raise DataError(f"XGBoost refuses a hyperparameter: {lines[0][:300]}") from error
         raise
     if metric in ("rmse", "mae"):  # in the unit of the target
@@ -167,6 +172,8 @@ def hyperparameters(given: dict[str, Any]) -> tuple[dict[str, int], dict[str, An
     own = {name: int(merged.pop(name, 0)) for name in boosters.OWN}
     if own["num_boost_round"] < 1:
         raise DataError("hyperparameter 'num_boost_round' must be at least 1")
+    if negative := [name for name, value in own.items() if value < 0]:
+        raise DataError(f"hyperparameter '{negative[0]}' must not be negative")
     return own, merged
 
 

@@ -265,17 +265,28 @@ def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
     return parsed if parsed.null_count == text.null_count else pc.coalesce(parsed, _iso(text))
 
 
+def microseconds(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return dates cut to microseconds: the range of nanoseconds is only 1677 to 2262."""
+    return pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]{1,3}", r"\1")
+
+
 def _iso(text: pa.Array) -> pa.Array:
-    for finer in (False, True):
-        if finer:  # cut to microseconds: the range of nanoseconds is only 1677 to 2262
-            text = pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]{1,3}", r"\1")
-        for zone in (None, "UTC"):
-            try:
-                return text.cast(pa.timestamp("us", zone)).cast(pa.timestamp("us"))
-            except pa.ArrowInvalid:
-                continue
+    found = _stamps(text)
+    if found is None and not (cut := microseconds(text)).equals(text):
+        found = _stamps(cut)
+    if found is not None:
+        return found
     formats = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]
     return pc.coalesce(*(_strptime(text, form, "us") for form in formats))
+
+
+def _stamps(text: pa.Array) -> pa.Array | None:
+    for zone in (None, "UTC"):
+        try:
+            return text.cast(pa.timestamp("us", zone)).cast(pa.timestamp("us"))
+        except pa.ArrowInvalid:
+            continue
+    return None
 
 
 def _strptime(text: pa.Array, form: str, unit: str) -> pa.Array:

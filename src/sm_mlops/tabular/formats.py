@@ -207,8 +207,10 @@ def _mixed(file: Path, name: str, start: int, values: list[Any]) -> DataError:
     """Return the error for the first value of another type than those before it."""
     known = [(row, v) for row, v in enumerate(values, start) if v is not None]
     first = known[0][1]
-    alike = (int, float) if type(first) in (int, float) else (type(first),)
-    row, value = next((k for k in known if type(k[1]) not in alike), known[0])
+    others = [k for k in known if type(k[1]) is not type(first)]
+    # A float beside an integer is none, unless the integer is too large for one.
+    wrong = [k for k in others if {type(k[1]), type(first)} != {int, float}]
+    row, value = (*wrong, *others, known[0])[0]
     return DataError(
         f"{file}, row {row}: column '{name}' is {str(value)[:40]!r} there, but {first!r} in row "
         f"{known[0][0]}; write numbers, texts and true or false alike in all rows"

@@ -52,9 +52,10 @@ def main() -> None:
                     column_types={"prediction": pa.string()}, strings_can_be_null=False
                 ),
             )
-            # Probabilities of 0 and 1 alone are read as integers.
+            # Of 0 and 1 alone, they are read as integers.
             types = [
-                (f.name, pa.float64() if f.type == pa.int64() else f.type) for f in scores.schema
+                (f.name, pa.float64() if f.name.startswith("probability") else f.type)
+                for f in scores.schema
             ]
             writer = writer or pq.ParquetWriter(f"{output}.parquet", pa.schema(types))
             writer.write_table(scores.cast(writer.schema))

@@ -6,6 +6,7 @@ Errors name file, row and column. Must not know about models.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.csv as pacsv
 
 from sm_mlops.tabular import formats, numerals
 from sm_mlops.tabular.dialects import SAMPLE, Dialect, dialect, is_gzip, records
-from sm_mlops.tabular.encoding import PER_SECOND, one_chunk
+from sm_mlops.tabular.encoding import microseconds, one_chunk
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.formats import CSV, format_of
 from sm_mlops.tabular.numerals import COMMA, POINT, parse_number
@@ -250,7 +251,7 @@ def _read_csv(
 ) -> tuple[pa.Table, set[str]]:
     """Return the table, and the columns that are texts because their points may be thousands."""
     types: dict[str, pa.DataType] = {}
-    clear, held = set[str](), set[str]()
+    clear, held, precise = set[str](), set[str](), dict[str, pa.DataType]()
     for file, form in forms.items():
         for name, kind in _guess(file, form, wanted, clear).items():
             types[name] = _wider(types.get(name), kind)
@@ -259,9 +260,16 @@ def _read_csv(
         try:
             tables = [_stream(file, form, wanted, types) for file, form in forms.items()]
         except _Loosen as found:
-            types[found.column] = _looser(types[found.column])
+            kind = types[found.column]
+            types[found.column] = _looser(kind)
+            if pa.types.is_timestamp(kind) and types[found.column] == pa.string():
+                precise[found.column] = kind
             continue
         table = pa.concat_tables(tables, promote_options="permissive")
+        for name, kind in precise.items():
+            with suppress(pa.ArrowInvalid):  # for other texts than dates
+                cut = microseconds(table[name]).cast(kind)
+                table = table.set_column(table.column_names.index(name), name, cut)
         floats = [name for name in wanted if pa.types.is_floating(table.schema.field(name).type)]
         unsure = [name for name in floats if name not in clear and not _has_point(table[name])]
         if not unsure:
@@ -405,7 +413,8 @@ def _looser(kind: pa.DataType) -> pa.DataType:
     for ladder in _WIDER:
         if kind in ladder[:-1]:
             return ladder[ladder.index(kind) + 1]
-    return STRINGS
+    # Dates with more than six digits of a second: few of them are the same.
+    return pa.string() if pa.types.is_timestamp(kind) else STRINGS
 
 
 def _wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
@@ -439,7 +448,8 @@ def _plain(file: Path, table: pa.Table) -> pa.Table:
 
 
 def _cast(tables: list[pa.Table], at: int, kind: pa.DataType) -> list[pa.Table]:
-    safe = not pa.types.is_floating(kind)  # integers beyond 2**53 are rounded
+    # Integers beyond 2**53 are rounded, and so are spans below a microsecond.
+    safe = pa.types.is_string(kind)
     return [t.set_column(at, t.column_names[at], t[at].cast(kind, safe=safe)) for t in tables]
 
 
@@ -452,8 +462,7 @@ def _join(tables: list[pa.Table]) -> pa.Table:
         if len(kinds) < 2:
             continue
         if all(pa.types.is_duration(k) for k in kinds):
-            finest = max((k.unit for k in kinds), key=list(PER_SECOND).index)
-            tables = _cast(tables, at, pa.duration(finest))
+            tables = _cast(tables, at, pa.duration("us"))
         elif not numbers:
             tables = _cast(tables, at, pa.string())
         elif any(pa.types.is_floating(k) for k in kinds):
