@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import psutil
 import pytest
 
-from sandbox_cases import BUCKET, REGION, World, step, there
+from sandbox_cases import BUCKET, REGION, World, step, there, until
 from sandbox_iam_case import HERE, Account, allow, error
 from sm_mlops import sandbox
 from sm_mlops.sandbox import Server, client
@@ -238,6 +238,7 @@ def test_nothing_of_the_developer_s_reaches_the_server_and_no_secret_leaves_it(
         status = sandbox.status(tmp_path)
         assert status is not None
         found = psutil.Process(status.pid)
+        until(found.children)  # a job is listed before its process has begun
         started = [found, *found.children(recursive=True)]
         assert len(started) > 1
         assert not set(PRIVATE) - {"PYTHONPATH"} & set(found.environ())

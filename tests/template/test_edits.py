@@ -28,7 +28,7 @@ import yaml
 
 import datasets
 from container_case import sklearn_links
-from rendering import Rendered, mypy_cache, run
+from rendering import Rendered, run
 from sm_mlops import objects, testing
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import SettingsError, load
@@ -597,17 +597,23 @@ def test_features() -> None:
 
 
 @pytest.mark.slow
-def test_a_test_of_the_team_s_own_imports_its_code_as_model_does_also_with_strict_types(
-    repo: Path, default: Rendered, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.parametrize(
+    ("types", "files"),
+    [
+        pytest.param("", ("model", "tests/test_own.py"), id="types"),
+        pytest.param("strict = true\n", (".",), id="strict types", marks=pytest.mark.long),
+    ],
+)
+def test_a_test_of_the_team_s_own_imports_its_code_as_model_does(
+    repo: Path, types: str, files: tuple[str, ...]
 ) -> None:
     (repo / "tests" / "test_own.py").write_text(OWN_TEST)
     (repo / "model" / "helper.py").write_text("NAME = 'x'\n")
     file = repo / "model" / "preprocess.py"
     file.write_text(f"from helper import NAME as NAME\n{file.read_text()}")
     assert_green(repo, "tests/test_own.py")
-    replace("pyproject.toml", "[tool.mypy]\n", "[tool.mypy]\nstrict = true\n")(repo)
-    cache = str(mypy_cache(tmp_path_factory, default, tmp_path))
-    judged = run("python", "-m", "mypy", "--cache-dir", cache, ".", cwd=repo)
+    replace("pyproject.toml", "[tool.mypy]\n", f"[tool.mypy]\n{types}")(repo)
+    judged = run("python", "-m", "mypy", *files, cwd=repo)
     assert judged.code == 0, judged.out
 
 
