@@ -155,6 +155,7 @@ def test_without_an_answer_nothing_is_done(untouched: Repo) -> None:
     assert Everything(untouched).held() == before
 
 
+@pytest.mark.long
 def test_what_failed_halfway_is_reported_and_continued(repo: Repo) -> None:
     trust = {"Version": "2012-10-17", "Statement": []}
     iam = Everything(repo).of("iam")

@@ -212,10 +212,13 @@ def test_existing_resources_that_are_unique_in_an_account_are_used(empty: Land) 
 @pytest.mark.parametrize(
     "operation",
     [
-        *("CreateChangeSet", "CreateFunction", "ListProvisioningArtifacts"),
+        "CreateFunction",
         *(
             pytest.param(each, marks=pytest.mark.long)
-            for each in ("ExecuteChangeSet", "DescribeChangeSet", "CreateRole", "CreatePortfolio")
+            for each in (
+                *("CreateChangeSet", "ListProvisioningArtifacts", "ExecuteChangeSet"),
+                *("DescribeChangeSet", "CreateRole", "CreatePortfolio"),
+            )
         ),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
+from bootstrap_case import mlops_here
 from function_cases import Wired
 from repos import ROOT, Repo, bare_environment, mlops
 from sm_mlops.aws import Aws
@@ -61,7 +62,7 @@ def test_outside_a_repo_it_says_so(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_mistake_in_the_settings_is_one_line(repo: Repo) -> None:
     repo.root.joinpath("mlops.yaml").write_text("data: {path: x, targt: y}")
-    done = mlops(repo.root, "models")
+    done = mlops_here(repo.root, "models")
     assert done.returncode == 2
     assert done.stderr == "mlops: mlops.yaml: data.targt is unknown; did you mean target?\n"
 
@@ -78,7 +79,7 @@ def test_a_mistake_in_the_settings_is_one_line(repo: Repo) -> None:
     ],
 )
 def test_without_a_sign_in_it_says_how_to_sign_in_or_stay_local(repo: Repo, command: str) -> None:
-    done = mlops(repo.root, *command.split())
+    done = mlops_here(repo.root, *command.split())
     assert done.returncode == 2
     assert done.stderr.startswith("mlops: no AWS credentials found")
     assert "--sandbox" in done.stderr
@@ -178,7 +179,7 @@ def test_a_name_with_brackets_is_shown_as_it_is(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.slow
 def test_a_setting_without_a_value_is_refused(repo: Repo) -> None:
-    done = mlops(repo.root, "run", "--set", "max_depth")
+    done = mlops_here(repo.root, "run", "--set", "max_depth")
     assert done.returncode == 2
     assert "must be NAME=VALUE" in done.stderr
 
@@ -188,14 +189,14 @@ def test_a_setting_without_a_value_is_refused(repo: Repo) -> None:
     "words", [("approve", "1", "--comment", "x" * 1025), ("run", "--reason", "x" * 1025)]
 )
 def test_a_comment_longer_than_aws_keeps_is_refused(repo: Repo, words: tuple[str, ...]) -> None:
-    done = mlops(repo.root, *words)
+    done = mlops_here(repo.root, *words)
     assert done.returncode == 2
     assert "1025 characters" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_reason_that_a_job_would_take_for_an_option_is_refused(repo: Repo) -> None:
-    done = mlops(repo.root, "run", "--reason=-rollback")
+    done = mlops_here(repo.root, "run", "--reason=-rollback")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--reason begins with a hyphen" in done.stderr
 
@@ -254,7 +255,7 @@ def test_contradictory_options_are_refused_in_one_line(
     repo: Repo, account: Aws, command: str, said: str
 ) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    done = mlops(repo.root, *command.split(), **keys)
+    done = mlops_here(repo.root, *command.split(), **keys)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
@@ -263,15 +264,15 @@ def test_contradictory_options_are_refused_in_one_line(
 @pytest.mark.slow
 def test_the_shell_completes_the_names_of_stages(repo: Repo) -> None:
     words = {"_MLOPS_COMPLETE": "complete_bash", "COMP_WORDS": "mlops smoke pro", "COMP_CWORD": "2"}
-    assert mlops(repo.root, **words).stdout.split() == ["production"]
-    outside = mlops(repo.root.parent, **words)
+    assert mlops_here(repo.root, **words).stdout.split() == ["production"]
+    outside = mlops_here(repo.root.parent, **words)
     assert (outside.stdout.strip(), outside.stderr) == ("", "")
 
 
 @pytest.mark.slow
 def test_every_command_of_the_deploy_panel_shows_an_example(repo: Repo) -> None:
     for command in ("deploy", "smoke", "invoke", "rollback", "status", "destroy", "share"):
-        shown = mlops(repo.root, command, "--help").stdout
+        shown = mlops_here(repo.root, command, "--help").stdout
         assert "Example" in shown
         assert f"mlops {command}" in shown.partition("Example")[2]
 
@@ -280,12 +281,12 @@ def test_every_command_of_the_deploy_panel_shows_an_example(repo: Repo) -> None:
 def test_the_sandbox_s_clock_is_moved_and_its_messages_are_shown(repo: Repo) -> None:
     from sm_mlops import sandbox
 
-    long = mlops(repo.root, "sandbox", "wait", "99999999999999d")
+    long = mlops_here(repo.root, "sandbox", "wait", "99999999999999d")
     assert (long.returncode, long.stderr.strip()) == (
         2,
         "mlops: 99999999999999d is longer than 400d, the longest",
     )
-    wrong = mlops(repo.root, "sandbox", "wait", "tomorrow")
+    wrong = mlops_here(repo.root, "sandbox", "wait", "tomorrow")
     assert wrong.returncode == 2 and "30s, 90m, 3h or 1d" in wrong.stderr
     with sandbox.connect(repo.root, "eu-west-1") as variables:
         aws = Wired(variables)

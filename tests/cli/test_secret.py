@@ -221,6 +221,7 @@ def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
             assert_one_key_each(found)
 
 
+@pytest.mark.long
 def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +337,7 @@ def test_the_command_refuses_in_one_line(repo: Repo) -> None:
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_the_sandbox_has_its_own_github(repo: Repo) -> None:
     """No person's own token is used or stored there."""
     identify(repo, github="Somebody/Else")

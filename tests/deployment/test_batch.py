@@ -209,6 +209,7 @@ def interrupted(here: Place, words: list[str]) -> tuple[int, str]:
     )
 
 
+@pytest.mark.long
 def test_an_interrupted_command_says_how_to_go_on_and_then_does(
     here: Place, stage: Stage, tmp_path: Path
 ) -> None:
@@ -285,6 +286,7 @@ def test_outputs_of_others_are_not_taken_for_one_s_own(
     assert run(here, stage, source, target, again=True).rows == 3
 
 
+@pytest.mark.long
 def test_a_job_is_stopped_and_nothing_of_it_is_left(
     here: Place, stage: Stage, tmp_path: Path
 ) -> None:

@@ -372,6 +372,7 @@ def test_a_version_that_sagemaker_returned_to_is_not_replaced_by_the_one_its_ala
     assert here.deploy(stage, first).changed
 
 
+@pytest.mark.long
 def test_an_alarm_that_went_off_before_does_not_end_the_deployment_of_a_better_version(
     here: Place, first: str
 ) -> None:
@@ -577,6 +578,7 @@ def test_a_conversion_that_sagemaker_refuses_is_refused_at_once(here: Place, fir
         here.deploy(here.stage("turned", EndpointKind="asynchronous"), first)
 
 
+@pytest.mark.long
 def test_a_serverless_endpoint_becomes_a_real_time_one(here: Place, first: str) -> None:
     here.deploy(here.stage("grown"), first)
     assert here.deploy(here.stage("grown", EndpointKind="real-time"), first).changed

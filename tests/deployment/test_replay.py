@@ -103,6 +103,7 @@ def test_an_error_of_github_is_one_line_without_the_credential(account: Connecte
     assert call(number(arn)).exit_code == 0
 
 
+@pytest.mark.long
 def test_a_failed_approval_leaves_the_queue_when_it_is_started_by_hand(account: Connected) -> None:
     queues = account.aws.client("sqs")
     url = queues.get_queue_url(QueueName=trigger.QUEUE)["QueueUrl"]

@@ -427,6 +427,7 @@ def test_the_second_stack_comes_changes_stays_and_goes_with_what_is_wanted(here:
         here.aws = Aws(here.repo.settings(), sandbox=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_stage_that_is_batch_only_predicts_without_an_endpoint(
     here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -87,7 +87,7 @@ class Fleet:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(FEW, id="few projects"),
+        pytest.param(FEW, id="few projects", marks=pytest.mark.long),
         pytest.param(NAMES, id="fifty projects", marks=pytest.mark.long),
     ],
 )

@@ -298,7 +298,7 @@ NIGHTLY = {
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[pytest.mark.long] * (k == "asynchronous")) for k in KINDS]
+    "kind", [pytest.param(k, marks=[pytest.mark.long] * (k != "batch")) for k in KINDS]
 )
 def test_every_kind_of_stage_is_made_changed_and_deleted(
     here: Land, deployed: str, kind: str
@@ -336,6 +336,7 @@ def test_every_kind_of_stage_is_made_changed_and_deleted(
     file.write_text(stage)
 
 
+@pytest.mark.long
 def test_a_version_is_rolled_back_and_everything_is_deleted(here: Land, deployed: str) -> None:
     job = Job(here, here.repo, "production")
     training = Job(here, here.repo)
@@ -399,6 +400,7 @@ def first_key(land: Land, prefix: str, end: str) -> str:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("one", "two"), [("churn", "churn-eu"), ("churn-eu", "churn")])
 def test_no_role_of_a_repo_reaches_another_repo(
     here: Land, others: Land, deployed: str, one: str, two: str

@@ -109,6 +109,7 @@ def test_the_report_is_one_file_that_needs_nothing_else(
     assert "Quality gate: passed" in html
 
 
+@pytest.mark.long
 def test_versions_are_compared_in_text_and_json(
     repo: Repo, first: subprocess.CompletedProcess[str]
 ) -> None:
@@ -232,6 +233,7 @@ def test_bad_data_is_named_with_file_and_line_before_anything_starts(
     assert re.search(r"rows\.csv, line 102: 3 fields, but the header has 2$", done.stderr)
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_the_execution_running_and_says_how_to_follow_it(repo: Repo) -> None:
     code, said = mlops_ended(
         repo.root,
@@ -249,6 +251,7 @@ def test_ctrl_c_leaves_the_execution_running_and_says_how_to_follow_it(repo: Rep
 ENDLESS = ("--set", "early_stopping_rounds=1000000", "--set", "num_boost_round=1000000")
 
 
+@pytest.mark.long
 def test_a_job_that_a_ci_ends_stops_its_execution(repo: Repo, tmp_path: Path) -> None:
     code, said = mlops_ended(
         repo.root,
@@ -334,6 +337,7 @@ def test_an_approved_version_reaches_production_and_predicts(
     assert all(0 <= answer["probability"] <= 1 for answer in answers)
 
 
+@pytest.mark.long
 def test_what_runs_already_is_deployed_again_without_a_change(
     repo: Repo, in_production: str
 ) -> None:

@@ -153,6 +153,7 @@ def test_commands_that_start_at_once_share_one_server(root: Path) -> None:
     assert len(addresses) == 1
 
 
+@pytest.mark.long
 def test_leaving_lets_a_running_execution_finish(root: Path) -> None:
     gate = root.parent / "go"
     body = f"""
@@ -189,6 +190,7 @@ def test_a_killed_command_takes_server_and_jobs_with_it(root: Path) -> None:
         assert "The sandbox was killed" in ended.described["FailureReason"]
 
 
+@pytest.mark.long
 def test_a_killed_server_leaves_nothing_running_and_starts_again(root: Path) -> None:
     with pytest.raises(Exception, match="onnect"), \
             sandbox.connect(root, REGION) as environment:  # fmt: skip

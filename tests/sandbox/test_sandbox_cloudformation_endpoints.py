@@ -64,6 +64,7 @@ def endpoint(package: str, name: str, **more: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_a_killed_sandbox_resumes_its_stacks(tmp_path: Path) -> None:
     running = sandbox.start(tmp_path, "eu-west-1")
     aws, hosting = Deployer(there(tmp_path)), Hosting(there(tmp_path)).prepare()

@@ -108,6 +108,7 @@ def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     event.set()
 
 
+@pytest.mark.long
 def test_a_canary_gets_its_share_before_all_of_the_traffic(
     aws: Hosting, step: threading.Event
 ) -> None:

@@ -221,6 +221,7 @@ def transform_fn(model, body, content_type, accept):
     assert answer["Body"].read() == b"1.9.0"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_pip_installs_what_a_job_and_a_model_require_into_their_own_environment(
     aws: Hosting, tmp_path: Path

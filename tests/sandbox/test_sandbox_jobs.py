@@ -489,6 +489,7 @@ pathlib.Path(os.environ["SM_MODEL_DIR"], "rounds").write_text(str(rounds))
     assert found == [{"rounds": b"0"}, {"rounds": b"1"}]
 
 
+@pytest.mark.long
 def test_a_training_that_takes_too_long_keeps_its_model(aws: World) -> None:
     script = """
 import os, pathlib, time

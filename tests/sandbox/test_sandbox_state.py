@@ -170,6 +170,7 @@ def test_versions_of_an_object_survive_a_restart(tmp_path: Path) -> None:
         assert len(files_below(tmp_path / ".sandbox" / "s3")) == 1
 
 
+@pytest.mark.long
 def test_a_large_object_is_not_held_in_memory(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     block = hashlib.sha256(b"x").digest() * 32768

@@ -459,6 +459,7 @@ def served(
         yield found
 
 
+@pytest.mark.long
 def test_the_models_of_two_repos_are_served_at_once(
     environments: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

@@ -341,9 +341,14 @@ def quantity(data: dict[str, Any]) -> str:
     ("change", "why"),
     [
         (column_gone, "column 'gone' is missing"),
-        (other_classes, "its predictions have other classes"),
-        (other_target, "it predicts 'SeniorCitizen', a binary task"),
-        (quantity, "it predicts 'Churn', a regression task"),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (
+                (other_classes, "its predictions have other classes"),
+                (other_target, "it predicts 'SeniorCitizen', a binary task"),
+                (quantity, "it predicts 'Churn', a regression task"),
+            )
+        ),
     ],
 )
 def test_a_champion_that_cannot_be_scored_stops_the_run_unless_that_is_waived(

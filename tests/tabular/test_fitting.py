@@ -251,6 +251,7 @@ def test_a_hyperparameter_that_the_team_s_code_may_read_is_not_refused(
         train.refuse_unknown(tmp_path, {"eta": 1, "wait": 2})
 
 
+@pytest.mark.long
 def test_each_script_runs_by_itself_after_those_before_it(tmp_path: Path) -> None:
     shutil.copytree(MODEL, tmp_path / "model", ignore=shutil.ignore_patterns("__pycache__"))
     datasets.write_csv(tmp_path / "rows" / "some.csv", datasets.churn(rows=120))

@@ -90,6 +90,7 @@ def test_an_update_next_to_a_local_edit_is_a_merge_conflict_not_a_lost_change(
     assert not list(repo.rglob("*.rej"))
 
 
+@pytest.mark.long
 def test_an_update_leaves_the_history_alone(following: Team) -> None:
     before = git(following.repo.path, "log", "--format=%H")
     following.change_template(f"{RENDERED.name}/README.md", "## Start", "## Begin")
@@ -97,6 +98,7 @@ def test_an_update_leaves_the_history_alone(following: Team) -> None:
     assert git(following.repo.path, "log", "--format=%H") == before
 
 
+@pytest.mark.long
 def test_answers_with_quotes_and_backslashes_survive_an_update(team: Team) -> None:
     name = 'Ada\'s "best" \\ model }} 🦊'
     team.create(project_name=name, project_slug="my-model")

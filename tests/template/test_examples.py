@@ -70,7 +70,10 @@ def test_the_page_names_all_files_of_the_overlay_and_none_that_is_missing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.long] * (n != "custom-metric")) for n in NAMES],
+)
 def test_an_example_is_clean_and_compiles(
     name: str,
     repo: Path,

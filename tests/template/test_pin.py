@@ -309,6 +309,7 @@ def test_cruft_from_a_local_folder_makes_a_wheel_of_its_commit(
         assert "sm_mlops/not_committed.py" not in zipfile.ZipFile(wheel).namelist()
 
 
+@pytest.mark.long
 def test_a_cruft_update_leaves_pin_and_lock_to_make_upgrade(
     user: Home, published: Published
 ) -> None:

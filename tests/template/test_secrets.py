@@ -130,6 +130,7 @@ def test_the_hook_connects_the_repo_and_keeps_no_credential(
         assert_nowhere(tokens, tmp_path / place, *said)
 
 
+@pytest.mark.long
 def test_a_refusal_by_github_midway_leaves_a_repo_and_the_command_to_continue(
     elsewhere: Cookiecutter, tmp_path: Path, default: Rendered
 ) -> None:

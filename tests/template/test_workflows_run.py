@@ -12,7 +12,7 @@ import pytest
 
 from rendering import mypy_cache, once
 from workflow_judges import SIGN_INS
-from workflow_reader import git
+from workflow_reader import Run, git
 from workflow_stories import (
     FEW_TESTS,
     Comments,
@@ -142,6 +142,23 @@ def life(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPath
     return once(tmp_path_factory, "life", tell)
 
 
+@pytest.fixture(scope="session")
+def long_life(
+    cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Story:
+    """Tell of the same repo, and of what comes later and takes longer."""
+
+    def tell() -> Story:
+        folder = tmp_path_factory.mktemp("long-life")
+        with connected(cookies_session, template, folder, "oidc") as here:
+            story = tell_life(here)
+            tell_handovers(here, story)
+            tell_two_approvals(here, story)
+            return story
+
+    return once(tmp_path_factory, "long-life", tell)
+
+
 def tell_life(here: Connected) -> Story:
     repo, hub, story = here.repo, here.hub, Story()
     story.runs["first push"] = hub.push(repo.path)
@@ -158,18 +175,41 @@ def tell_life(here: Connected) -> Story:
     story.seen["asked"] = list(here.asked)
     story.seen["sample"] = here.mlops("smoke", "production")
 
+    here.answer = False
+    story.runs["refused"] = [here.deploy(1)]
+    here.answer = True
+    story.runs["gate"] = [hub.dispatch("build", {"set": "GateThreshold=1.5"})]
+
+    version = here.copy_of_version_1()
+    here.mlops("approve", str(version))
+    asked = len(here.asked)
+    story.runs["broken"] = [here.deploy(version)]
+    story.seen["asked for broken"] = here.asked[asked:]
+    story.seen["sample after"] = here.mlops("smoke", "production")
+
+    git(repo.path, "switch", "--quiet", "--create", "feature")
+    git(repo.path, "push", "--quiet", str(hub.origin), "feature")
+    story.runs["branch"] = [hub.dispatch("build", {}, branch="feature")]
+    git(repo.path, "switch", "--quiet", "main")
+    training = hub.environments["training"].variables
+    kept = dict(training)
+    training.clear()
+    story.runs["no role"] = [hub.dispatch("build", {})]
+    training |= kept
+    return story
+
+
+def tell_handovers(here: Connected, story: Story) -> None:
+    """Make staging larger, and train for longer than a job follows."""
+    repo, hub = here.repo, here.hub
+    # The broken version would be the champion.
+    here.mlops("reject", "2")
     replace(repo, "infra/staging.json", '"InstanceCount": 1', '"InstanceCount": 2')
     commit(repo, "Make staging larger")
     hub.push(repo.path)
     story.runs["other size"] = [here.deploy(1, commit="")]
     with here.account() as aws:
         story.seen["instances"] = instances(aws)
-
-    here.answer = False
-    story.runs["refused"] = [here.deploy(1)]
-    here.answer = True
-
-    story.runs["gate"] = [hub.dispatch("build", {"set": "GateThreshold=1.5"})]
     # Minutes become moments, more of them from part to part.
     replace(repo, ".github/workflows/build.yml", "run --at-most 50", "run --at-most 0")
     replace(repo, ".github/workflows/build.yml", '" --at-most 50', PARTS)
@@ -180,21 +220,6 @@ def tell_life(here: Connected) -> Story:
     # Trained again: from the cache it would be over before it is followed.
     late = f"{LONG} max_depth=4 GateThreshold=1.5"
     story.runs["handed over in vain"] = [hub.dispatch("build", {"set": late})]
-
-    version = here.copy_of_version_1()
-    here.mlops("approve", str(version))
-    asked = len(here.asked)
-    story.runs["broken"] = [here.deploy(version)]
-    story.seen["asked for broken"] = here.asked[asked:]
-    story.seen["sample after"] = here.mlops("smoke", "production")
-
-    tell_two_approvals(here, story)
-    git(repo.path, "switch", "--quiet", "--create", "feature")
-    git(repo.path, "push", "--quiet", str(hub.origin), "feature")
-    story.runs["branch"] = [hub.dispatch("build", {}, branch="feature")]
-    hub.environments["training"].variables.clear()
-    story.runs["no role"] = [hub.dispatch("build", {})]
-    return story
 
 
 def tell_two_approvals(here: Connected, story: Story) -> None:
@@ -246,14 +271,22 @@ def test_a_registered_version_names_the_commit_that_was_pushed(life: Story) -> N
 
 
 def test_a_push_that_changes_no_model_trains_nothing(life: Story) -> None:
+    assert_trained_nothing(life, "other push")
+
+
+def assert_trained_nothing(life: Story, name: str) -> None:
     trained = life.run("first push").job("train").outputs["execution"]
-    for name in ("other push", "tiny push"):
-        run = life.run(name)
-        assert run.conclusion == "success", run.log
-        said = f"holds what execution {trained} (version 1) was trained from"
-        assert said in run.job("train").summary
-        assert run.job("train").outputs["execution"] == ""
-        assert run.job("follow").result == "skipped"
+    run = life.run(name)
+    assert run.conclusion == "success", run.log
+    said = f"holds what execution {trained} (version 1) was trained from"
+    assert said in run.job("train").summary
+    assert run.job("train").outputs["execution"] == ""
+    assert run.job("follow").result == "skipped"
+
+
+@pytest.mark.long
+def test_a_push_that_changes_a_workflow_trains_nothing(long_life: Story) -> None:
+    assert_trained_nothing(long_life, "tiny push")
 
 
 def test_a_build_that_the_gate_stops_is_red_and_its_summary_says_why(life: Story) -> None:
@@ -265,21 +298,23 @@ def test_a_build_that_the_gate_stops_is_red_and_its_summary_says_why(life: Story
     assert run.job("follow").result == "skipped"
 
 
-def test_a_long_execution_is_handed_over_part_by_part_to_its_end(life: Story) -> None:
-    run = life.run("handed over")
+@pytest.mark.long
+def test_a_long_execution_is_handed_over_part_by_part_to_its_end(long_life: Story) -> None:
+    run = long_life.run("handed over")
     assert run.conclusion == "success", run.log
     train, *parts = run.jobs
     assert train.outputs["status"] == "Executing" and len(parts) == 7
     assert "mlops follow" in train.summary
     assert "mlops follow" in parts[0].summary
-    assert "Registered version 2" in parts[-1].summary
-    assert set(life.seen["versions after"]) == {1, 2}
+    assert "Registered version 3" in parts[-1].summary
+    assert set(long_life.seen["versions after"]) == {1, 2, 3}
 
 
+@pytest.mark.long
 def test_a_long_execution_that_fails_ends_its_last_part_red_and_no_other_is_tried(
-    life: Story,
+    long_life: Story,
 ) -> None:
-    run = life.run("handed over in vain")
+    run = long_life.run("handed over in vain")
     results = [job.result for job in run.jobs]
     assert run.conclusion == "failure", run.log
     assert results[0] == "success" and results.count("failure") == 1
@@ -302,16 +337,20 @@ def test_an_approved_version_goes_to_staging_and_after_approval_to_production(
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [
-        ("not approved", "not Approved"),
-        ("other commit", "was trained from commit"),
-        ("never merged", "is not on main"),
-    ],
+    [("not approved", "not Approved"), ("other commit", "was trained from commit")],
 )
 def test_what_may_not_be_deployed_is_stopped_before_it_reaches_staging(
     life: Story, name: str, why: str
 ) -> None:
-    run = life.run(name)
+    assert_stopped_before_staging(life.run(name), why)
+
+
+@pytest.mark.long
+def test_a_commit_that_was_never_merged_is_not_deployed(long_life: Story) -> None:
+    assert_stopped_before_staging(long_life.run("never merged"), "is not on main")
+
+
+def assert_stopped_before_staging(run: Run, why: str) -> None:
     assert run.conclusion == "failure"
     assert run.results == {"Staging": "failure", "Production": "skipped"}
     staging = run.job("staging")
@@ -319,23 +358,27 @@ def test_what_may_not_be_deployed_is_stopped_before_it_reaches_staging(
     assert staging.step("Deploy").outcome == "skipped"
 
 
-def test_a_changed_stage_file_reaches_its_stage_by_a_run_without_training(life: Story) -> None:
-    run = life.run("other size")
+@pytest.mark.long
+def test_a_changed_stage_file_reaches_its_stage_by_a_run_without_training(
+    long_life: Story,
+) -> None:
+    run = long_life.run("other size")
     assert run.conclusion == "success", run.log
     assert "EndpointConfig" in run.job("staging").step("Deploy").log
     assert "runs version 1" in run.job("staging").step("Deploy").log
-    assert life.seen["instances"] == 2
+    assert long_life.seen["instances"] == 2
 
 
-def test_of_two_approvals_the_earlier_does_not_follow_the_later(life: Story) -> None:
+@pytest.mark.long
+def test_of_two_approvals_the_earlier_does_not_follow_the_later(long_life: Story) -> None:
     """Its reviewer answers only after the later one has reached production."""
-    earlier, later = life.run("earlier"), life.run("later")
+    earlier, later = long_life.run("earlier"), long_life.run("later")
     assert later.conclusion == "success", later.log
     assert earlier.results == {"Staging": "success", "Production": "failure"}, earlier.log
     said = earlier.job("production").step("Deploy").log
     assert "version 4 is superseded by version 5, approved later" in said
     assert earlier.job("production").step("Test the endpoint").outcome == "skipped"
-    assert life.run("approved again").conclusion == "success"
+    assert long_life.run("approved again").conclusion == "success"
 
 
 def test_a_reviewer_who_refuses_keeps_production_as_it_is(life: Story) -> None:
@@ -416,14 +459,17 @@ def test_each_way_to_sign_in_has_its_story() -> None:
     assert SIGN_INS == ["oidc", "iam-user"]
 
 
-@pytest.mark.parametrize("name", [pytest.param("pulls", marks=pytest.mark.long), "life", "keyed"])
+LONG_STORIES = [pytest.param(name, marks=pytest.mark.long) for name in ("pulls", "long_life")]
+
+
+@pytest.mark.parametrize("name", ["life", "keyed", *LONG_STORIES])
 def test_no_job_leaves_a_process_behind(name: str, request: pytest.FixtureRequest) -> None:
     story: Story = request.getfixturevalue(name)
     for job in story.jobs():
         assert job.orphans == (), job.log
 
 
-@pytest.mark.parametrize("name", ["life", "keyed"])
+@pytest.mark.parametrize("name", ["life", "keyed", *LONG_STORIES[1:]])
 def test_no_log_and_no_summary_shows_the_account(name: str, request: pytest.FixtureRequest) -> None:
     story: Story = request.getfixturevalue(name)
     for job in story.jobs():

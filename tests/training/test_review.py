@@ -515,10 +515,9 @@ def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_pat
     assert "- step `Train`: only its code" in report
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_review_leaves_nothing_behind(
     life: Repo, base: str, tmp_path: Path, how: signal.Signals
 ) -> None:

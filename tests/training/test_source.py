@@ -159,6 +159,7 @@ def test_data_that_changes_in_place_is_trained_and_registered_under_its_own_hash
     assert cached == [[False] * 3, [False] * 3, [True] * 3]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_champion_that_cannot_be_scored_stops_the_run_unless_it_is_waived(sandboxed: Aws) -> None:
     aws, address = sandboxed, f"s3://{sandboxed.bucket}/churn/lake/"

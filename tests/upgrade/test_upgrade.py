@@ -129,6 +129,7 @@ def test_a_conflict_ends_with_1_and_names_the_file(team: Team) -> None:
     assert "<<<<<<<" in (team.repo / "README.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_repo_that_does_not_follow_gets_the_tool_and_is_told_how_to_follow(team: Team) -> None:
     team.render("cookiecutter")
