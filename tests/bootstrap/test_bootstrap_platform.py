@@ -243,6 +243,7 @@ def count_one_of_each(found: Land) -> None:
     assert len(found.aws.client("lambda").list_functions()["Functions"]) == 3
 
 
+@pytest.mark.long
 def test_a_stack_operation_of_a_killed_run_is_waited_for(empty: Land) -> None:
     body = templates.without(package.FOLDER / "platform.yml", "HasAssets")
     given = {"TemplateVersion": "0.1.0", "AllowedOwners": "acme"}
@@ -329,6 +330,7 @@ def test_other_files_of_the_same_version_are_replaced_by_the_tools_own(there: La
     assert not list(filter(is_work, there.part(Platform).look()))
 
 
+@pytest.mark.long
 def test_replaced_files_of_the_same_version_come_back_only_with_a_tool_that_has_them(
     there: Land,
 ) -> None:
@@ -364,6 +366,7 @@ def guidance(found: Land) -> list[tuple[str, str]]:
     return [(item.name, item.guidance) for item in known]
 
 
+@pytest.mark.long
 def test_a_version_of_a_fork_is_one_between_two_others(there: Land) -> None:
     there.release("0.2.0")
     act(there)
@@ -595,6 +598,7 @@ def test_a_repo_on_github_enterprise_server_needs_a_host(empty: Land) -> None:
         empty.part(Platform).look()
 
 
+@pytest.mark.long
 def test_another_host_needs_another_name_for_the_connection(empty: Land) -> None:
     file = empty.repo.root / "pyproject.toml"
     text = file.read_text().replace('"oidc"', '"iam-user"')
@@ -670,6 +674,7 @@ def granted(found: Land) -> list[str]:
     return sorted(catalog.principals(found.aws, portfolio))
 
 
+@pytest.mark.long
 def test_without_the_first_of_several_roles_the_others_keep_their_right(there: Land) -> None:
     for arn in STUDIO[:4]:
         there.aws.client("iam").create_role(
@@ -710,6 +715,7 @@ def test_a_role_that_cloudformation_leaves_its_right_loses_it(
     assert granted(there) == []
 
 
+@pytest.mark.long
 def test_a_free_position_in_the_list_is_no_role(there: Land) -> None:
     for arn in STUDIO:
         there.aws.client("iam").create_role(
@@ -844,6 +850,7 @@ def test_a_sign_in_provider_that_others_trust_is_kept_and_said_why(empty: Land) 
     assert iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"]
 
 
+@pytest.mark.long
 def test_a_sign_in_provider_that_no_one_trusts_goes_with_the_platform(empty: Land) -> None:
     act(empty)
     empty.part(Platform).undo(print)

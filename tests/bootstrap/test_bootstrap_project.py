@@ -253,6 +253,7 @@ def test_a_name_in_another_case_is_corrected(alone: Land) -> None:
     assert work(alone) == []
 
 
+@pytest.mark.long
 def test_a_renamed_repository_keeps_its_project_and_its_versions(alone: Land) -> None:
     act(alone)
     sagemaker = alone.aws.sagemaker
@@ -272,6 +273,7 @@ def test_a_renamed_repository_keeps_its_project_and_its_versions(alone: Land) ->
     assert code_repositories(alone) == []
 
 
+@pytest.mark.long
 def test_a_group_of_an_earlier_template_keeps_its_description(alone: Land) -> None:
     ours = "Versions of ${SageMakerProjectName}"
     before = "Versions trained by ${GitHubOwner}/${GitHubRepository}"
@@ -289,6 +291,7 @@ def test_a_group_of_an_earlier_template_keeps_its_description(alone: Land) -> No
     assert work(alone) == []
 
 
+@pytest.mark.long
 def test_the_connection_can_be_replaced_once_no_stack_imports_it(alone: Land) -> None:
     by_hand(alone, **parameters_of_github(alone))
     made = alone.aws.client("codeconnections").create_connection(
@@ -334,6 +337,7 @@ def test_without_a_platform_there_is_no_project(empty: Land) -> None:
 # The template in S3
 
 
+@pytest.mark.long
 def test_a_project_from_the_template_in_s3_is_the_same(alone: Land) -> None:
     assert act(alone, template_provider="s3") == [
         "created      SageMaker project churn, by the template in S3"
@@ -420,6 +424,7 @@ def test_an_older_tool_creates_a_project_from_the_newest_template(
     assert work(alone, template_provider=provider) == []
 
 
+@pytest.mark.long
 @PROVIDERS
 def test_an_older_tool_upgrades_a_project_that_is_older_still(alone: Land, provider: str) -> None:
     act(alone, template_provider=provider)
@@ -462,6 +467,7 @@ def test_an_existing_registry_lets_other_accounts_read(alone: Land) -> None:
     assert work(alone) == []
 
 
+@pytest.mark.long
 def test_the_registrys_policy_keeps_statements_of_others(alone: Land) -> None:
     def sids() -> list[str]:
         answer = sagemaker.get_model_package_group_policy(ModelPackageGroupName="churn")
@@ -593,7 +599,7 @@ WRITES = (
 @pytest.mark.parametrize(
     "number",
     [
-        pytest.param(n, id=f"{n}-{name}", marks=[pytest.mark.long] * (n not in (1, 7)))
+        pytest.param(n, id=f"{n}-{name}", marks=[pytest.mark.long] * (n != 7))
         for n, name in enumerate(WRITES)
     ],
 )

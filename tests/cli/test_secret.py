@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bootstrap_case import Kept, Killed, Land, connected_once, land
+from bootstrap_case import Kept, Killed, Land, connected_once, land, mlops_here
 from fault_injection import inject_github
 from github_case import ENVIRONMENTS, NAME, add_people, add_secrets, identify
 from github_people import add_app, install
@@ -331,7 +331,7 @@ def test_the_command_refuses_in_one_line(repo: Repo) -> None:
         (["--sandbox", "secret", "rotate"], "mlops: there is no platform in this account yet; "),
         (["--sandbox", "secret", "rotate", "key"], "mlops: there is no SageMaker project churn"),
     ):
-        done = mlops(repo.root, *arguments)
+        done = mlops_here(repo.root, *arguments)
         assert done.returncode == 2 and done.stdout == ""
         assert done.stderr.startswith(told), done.stderr
         assert done.stderr.count("\n") == 1

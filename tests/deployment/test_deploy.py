@@ -647,6 +647,7 @@ def test_an_endpoint_without_its_stack_is_deleted_too(here: Place, first: str) -
     assert destroy.destroy(doomed, here.console) == []
 
 
+@pytest.mark.long
 def test_a_stage_in_another_account_needs_its_share_and_then_runs_there(
     here: Place, first: str
 ) -> None:

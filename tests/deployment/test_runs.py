@@ -110,6 +110,7 @@ def test_a_run_waits_for_the_test_of_the_one_before(here: Place, versions: list[
     assert here.deploy(stage, versions[0]).changed
 
 
+@pytest.mark.long
 def test_a_test_that_never_comes_is_not_waited_for_long(
     here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +237,7 @@ def test_of_two_first_deployments_at_once_the_later_one_stays(
     assert running(here, stage.stack) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", ["off", "on"])
 def test_a_change_of_autoscaling_keeps_what_another_run_deployed_meanwhile(
     here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch, value: str

@@ -443,6 +443,7 @@ def endpoints(land: Land) -> list[dict[str, Any]]:
     return list(land.aws.sagemaker.list_endpoints()["Endpoints"])
 
 
+@pytest.mark.long
 def test_a_workflow_deploys_nothing_over_another_repo(
     here: Land, others: Land, deployed: str
 ) -> None:

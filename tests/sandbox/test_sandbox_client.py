@@ -143,6 +143,7 @@ def test_a_second_command_uses_the_running_server_and_keeps_it(root: Path) -> No
     eventually(lambda: gone(process))
 
 
+@pytest.mark.long
 def test_commands_that_start_at_once_share_one_server(root: Path) -> None:
     gate = root.parent / "go"
     body = f"print(env['AWS_ENDPOINT_URL'], flush=True)\n{hold(gate)}"
@@ -331,6 +332,7 @@ def test_damaged_state_is_one_line_without_a_traceback(root: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_an_idle_server_uses_no_processor_time(root: Path) -> None:
     process = psutil.Process(sandbox.start(root, REGION).pid)
     seconds = 1.0

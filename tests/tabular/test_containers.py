@@ -342,7 +342,13 @@ def curve(c: Container) -> list[float]:
     return list(notes["curve"]["validation"])
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["asked", "killed"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGTERM, id="asked"),
+        pytest.param(signal.SIGKILL, id="killed", marks=pytest.mark.long),
+    ],
+)
 def test_a_spot_interruption_resumes_from_its_checkpoint(
     sources: Code,
     channels: dict[str, dict[str, bytes]],

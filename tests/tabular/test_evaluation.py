@@ -101,7 +101,14 @@ def assert_baseline(
     }
 
 
-@pytest.mark.parametrize("name", ["passengers", "letters", "orders", "rare"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "passengers",
+        "orders",
+        *(pytest.param(n, marks=pytest.mark.long) for n in ("letters", "rare")),
+    ],
+)
 def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
     generate, target, task = datasets.ALL[name]
     case = Case(tmp_path)

@@ -596,12 +596,13 @@ def test_features() -> None:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("types", "files"),
     [
         pytest.param("", ("model", "tests/test_own.py"), id="types"),
-        pytest.param("strict = true\n", (".",), id="strict types", marks=pytest.mark.long),
+        pytest.param("strict = true\n", (".",), id="strict types"),
     ],
 )
 def test_a_test_of_the_team_s_own_imports_its_code_as_model_does(

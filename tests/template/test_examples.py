@@ -69,11 +69,9 @@ def test_the_page_names_all_files_of_the_overlay_and_none_that_is_missing(
     load(repo)
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.long] * (n != "custom-metric")) for n in NAMES],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_clean_and_compiles(
     name: str,
     repo: Path,

@@ -112,7 +112,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def judged(decided: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    """Return what checkov finds in each template, and in one whose role may write everywhere."""
+    """Return what checkov finds in what is decided, and where a role may write everywhere."""
     template = json.loads((decided / "real-time.json").read_text())
     [policy] = template["Resources"]["ExecutionRole"]["Properties"]["Policies"]
     for statement in policy["PolicyDocument"]["Statement"]:
@@ -120,17 +120,17 @@ def judged(decided: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
             statement["Resource"] = "*"
     too_open = tmp_path_factory.mktemp("open") / "open.json"
     too_open.write_text(json.dumps(template))
-    templates = [*TEMPLATES, *sorted(decided.iterdir()), too_open]
+    templates = [*sorted(decided.iterdir()), too_open]
     return once(tmp_path_factory, "checkov", lambda: checkov(templates))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @needs_checkov
-def test_checkov_finds_nothing_in_the_templates(
-    judged: Findings,
-) -> None:
+def test_checkov_finds_nothing_in_the_templates() -> None:
+    found = checkov(TEMPLATES)
     for template in TEMPLATES:
-        assert judged[template.name]["passed"] and not judged[template.name]["failed"]
+        assert found[template.name]["passed"] and not found[template.name]["failed"]
 
 
 def test_every_check_that_is_left_out_says_why() -> None:

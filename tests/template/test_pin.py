@@ -76,6 +76,7 @@ def test_an_address_is_pinned_at_the_commit_that_was_rendered(
     assert not (repo / "vendor").exists()
 
 
+@pytest.mark.long
 def test_an_older_tag_is_pinned_at_its_commit(user: Home, published: Published) -> None:
     older = published.publish("Older", "v0.1.9")
     published.publish("Newer")
@@ -126,6 +127,7 @@ def test_a_folder_whose_head_is_pushed_is_pinned_at_its_origin(
     assert pin(user.render(published.work)) == to(published, "https://github.com/acme/x.git")
 
 
+@pytest.mark.long
 def test_a_folder_named_by_a_relative_path_is_found(user: Home, published: Published) -> None:
     git(published.work, "remote", "set-url", "origin", ADDRESS)
     (user.work / "sub").mkdir()
@@ -271,6 +273,7 @@ def test_the_archive_of_a_commit_is_pinned_at_that_commit(
     assert pin(repo) == to(published, f"http://{place.removesuffix('/archive/main.zip')}")
 
 
+@pytest.mark.long
 def test_a_zip_of_this_machine_becomes_a_wheel(user: Home, published: Published) -> None:
     archive = user.folder / "local.zip"
     git(published.work, "archive", "--prefix=sm-mlops/", f"--output={archive}", "HEAD")
@@ -293,6 +296,7 @@ def test_cruft_refuses_an_address_that_it_would_write_with_its_token(
     assert not list(user.work.iterdir())
 
 
+@pytest.mark.long
 def test_cruft_from_a_pushed_folder_pins_its_origin(user: Home, published: Published) -> None:
     git(published.work, "remote", "set-url", "origin", ADDRESS)
     assert pin(user.cruft(published.work)) == to(published)

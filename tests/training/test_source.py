@@ -135,6 +135,7 @@ def sandboxed(tmp_path: Path, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> It
         yield aws
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_data_that_changes_in_place_is_trained_and_registered_under_its_own_hash(
     sandboxed: Aws,
